@@ -1,0 +1,143 @@
+"""What is sent to whoever runs a candidate, and what comes back. Data only, never a verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
+
+from torch import Tensor
+
+from grader.meter import Reading, Use
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call to make.
+
+    Args:
+        label: the case's name and the variant: `"large scores"`, `"large scores / double"`.
+        args: positional arguments.
+        names: names of the positional arguments, for gradients and messages.
+        kwargs: keyword arguments.
+        init: constructor arguments of a class, or None to pass the class itself to the probe.
+        state: the state dict to load strictly; None for anything but a module.
+        train: put the module into train mode.
+        probe: source of the driver, or None for a plain call.
+        gradients: names of arguments to differentiate with respect to.
+        mutates: names of arguments that may be changed in place; their values afterwards are reported.
+        attributes: attributes of the module to report.
+        forbid: words that may not be called.
+        autograd: the candidate may run backward passes.
+        saved: measure the bytes saved for backward.
+        draws: torch's global generator may be used.
+        seed: seeds the global generator and the cotangent.
+        seconds: CPU time limit.
+    """
+
+    label: str
+    args: tuple[Any, ...] = ()
+    names: tuple[str, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    init: tuple[Any, ...] | dict[str, Any] | None = None
+    state: dict[str, Tensor] | None = None
+    train: bool = False
+    probe: str | None = None
+    gradients: tuple[str, ...] = ()
+    mutates: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
+    forbid: tuple[str, ...] = ()
+    autograd: bool = False
+    saved: bool = False
+    draws: bool = False
+    seed: int = 0
+    seconds: float = 10.0
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """The arguments by name."""
+        return dict(zip(self.names, self.args, strict=True)) | self.kwargs
+
+    def to_data(self) -> dict[str, Any]:
+        """Return the call as plain data."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> Self:
+        """Rebuild a call from plain data."""
+        return cls(**data)
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """An exception as data: its type and bases, its text, and the learner's lines it passed through."""
+
+    types: tuple[str, ...]
+    text: str
+    stage: str = "call"
+    trace: tuple[tuple[str, int, str], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The exception's own type."""
+        return self.types[0] if self.types else "Exception"
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a candidate did on a call.
+
+    Args:
+        outputs: the result as plain data; absent (None) when something was raised.
+        raised: the exception.
+        gradients: gradient by input path; None where none arrived.
+        after: values afterwards of arguments that may be changed, attributes and buffers.
+        changed: what was changed though it may not be, as (kind, name).
+        aliases: paths of results that share memory with an input, as (path, input).
+        graphs: paths of results that carry a graph.
+        uses: forbidden names used.
+        orphans: paths of results that no visible torch operation made.
+        reading: what it cost.
+        generators: digests of the states of the generators among the inputs afterwards.
+        crash: why there is no observation: "timeout", "memory", "crash" ...: the worker died. Text in `raised.text`.
+    """
+
+    outputs: Any = None
+    raised: Raised | None = None
+    gradients: dict[str, Tensor | None] = field(default_factory=dict)
+    after: dict[str, Any] = field(default_factory=dict)
+    changed: tuple[tuple[str, str], ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()
+    graphs: tuple[str, ...] = ()
+    uses: tuple[Use, ...] = ()
+    orphans: tuple[str, ...] = ()
+    reading: Reading = field(default_factory=Reading)
+    generators: tuple[str, ...] = ()
+    crash: str | None = None
+
+    def to_data(self) -> dict[str, Any]:
+        """Return the observation as plain data."""
+        data = {f.name: getattr(self, f.name) for f in fields(self)}
+        data["reading"] = self.reading.to_dict()
+        data["uses"] = [(use.name, use.cell, use.line) for use in self.uses]
+        if self.raised is not None:
+            data["raised"] = {f.name: getattr(self.raised, f.name) for f in fields(Raised)}
+        return data
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> Self:
+        """Rebuild an observation from plain data; raises TypeError, ValueError or KeyError for malformed data."""
+        raised = data["raised"]
+        made = cls(**data)
+        if not isinstance(made.gradients, dict) or not isinstance(made.after, dict):
+            raise TypeError("gradients and after are dicts")
+        return replace(
+            made,
+            raised=None if raised is None else Raised(**raised),
+            uses=tuple(Use(str(name), str(cell), int(line)) for name, cell, line in data["uses"]),
+            reading=Reading(**data["reading"]),
+        )
+
+
+def crashed(kind: str, text: str) -> Observation:
+    """Return the observation of a worker that died."""
+    return Observation(crash=kind, raised=Raised((kind,), text, stage="worker"))

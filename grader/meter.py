@@ -1,0 +1,264 @@
+"""What a call costs and which torch functions it uses, seen by torch's dispatcher and function overrides."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from grader.names import expand, matches
+
+LEARNER_FILE = "<cell "
+"""File names of learner code start so: `<cell 3>`."""
+
+FREE = frozenset(
+    "_unsafe_view _reshape_alias detach alias lift_fresh lift size stride sym_size sym_stride sym_numel numel "
+    "storage_offset is_contiguous dim device layout is_same_size".split()
+)
+MATMULS = frozenset("mm addmm bmm baddbmm mv addmv dot vdot addbmm linear _int_mm".split())
+SYNCS = frozenset("_local_scalar_dense nonzero equal is_nonzero masked_select item unique _unique2".split())
+FUNCTION_SYNCS = frozenset(("tolist", "numpy", "__array__"))
+DETOURS = frozenset(("numpy", "__array__", "from_numpy", "data_ptr"))
+ENDLESS = 2_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one call cost: counts, elements, bytes. See `Cost` for what each one means."""
+
+    ops: int = 0
+    matmuls: int = 0
+    maxel: int = 0
+    peak: int = 0
+    moved: int = 0
+    saved: int = 0
+    syncs: int = 0
+    flops: int = 0
+    kinds: dict[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the reading as plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A forbidden name that was used: the learner's spelling where it is known, and where."""
+
+    name: str
+    cell: str = ""
+    line: int = 0
+
+
+class TooManyOps(RuntimeError):
+    """The call was stopped: it had dispatched more operations than any exercise needs."""
+
+
+@lru_cache(maxsize=4096)
+def op_facts(func: Any) -> tuple[str, bool, bool]:
+    """Return an op's name, whether it is free (a view or metadata), and whether it writes into an argument."""
+    schema = func._schema
+    name = schema.name.rpartition("::")[2]
+    returns_view = any(r.alias_info is not None and not r.alias_info.is_write for r in schema.returns)
+    writes = any(a.alias_info is not None and a.alias_info.is_write for a in schema.arguments)
+    return name, name in FREE or returns_view or schema.name.startswith("prim::"), writes
+
+
+def tensors_in(value: Any) -> Iterable[Tensor]:
+    """Walk the tensors among an op's arguments or results."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors_in(item)
+
+
+def elements(tensor: Tensor) -> int:
+    """Count elements that exist: dimensions of stride 0 count once."""
+    return min(tensor.numel(), tensor.untyped_storage().nbytes() // max(tensor.itemsize, 1))
+
+
+def is_learner_file(name: str) -> bool:
+    """Whether a file name stands for learner code: a submission's cell or a live notebook's."""
+    return name.startswith((LEARNER_FILE, "<ipython-input")) or "ipykernel_" in name
+
+
+def learner_line() -> tuple[str, int]:
+    """Return the cell and line of the innermost learner frame on the stack."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if is_learner_file(frame.f_code.co_filename):
+            return frame.f_code.co_filename, frame.f_lineno
+        frame = frame.f_back
+    return "", 0
+
+
+class Meter:
+    """Measures what runs inside `with meter:`; may be entered several times.
+
+    Args:
+        forbid: words that may not be called; see `grader.names`.
+        autograd: backward passes inside the call are allowed.
+        saved: count the bytes saved for the backward pass too.
+        known: tensors that exist before the call (inputs, parameters, globals): they are no orphans.
+    """
+
+    def __init__(
+        self, forbid: Iterable[str] = (), *, autograd: bool = False, saved: bool = False, known: Iterable[Tensor] = ()
+    ) -> None:
+        self.patterns = expand(forbid)
+        self.autograd = autograd
+        self.uses: dict[str, Use] = {}
+        self.kinds: Counter[str] = Counter()
+        self.totals: Counter[str] = Counter()
+        self.live: dict[int, weakref.ref[Any]] = {}
+        self.born: set[int] = set()
+        self.alive = self.peak = self.maxel = 0
+        self.known = {t.untyped_storage()._cdata for t in known if has_storage(t)}
+        self._saved: dict[int, int] = {}
+        self._count_saved = saved
+        self._modes: list[Any] = []
+
+    @property
+    def running(self) -> bool:
+        """Whether the meter is on."""
+        return bool(self._modes)
+
+    def __enter__(self) -> Self:
+        self._modes = [_Functions(self), _Dispatch(self)]
+        if self._count_saved:  # only then: the hooks switch off torch's check for inputs changed after they were saved
+            self._modes.append(saved_tensors_hooks(self._save, lambda tensor: tensor))
+        for mode in self._modes:
+            mode.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for mode in reversed(self._modes):
+            mode.__exit__(kind, error, trace)
+        self._modes = []
+
+    def use(self, name: str) -> None:
+        """Note a forbidden name with the learner's line."""
+        if name not in self.uses:
+            self.uses[name] = Use(name, *learner_line())
+
+    def check_name(self, name: str) -> None:
+        """Note `name` if it is forbidden."""
+        if (self.patterns and matches(name, self.patterns)) or name in DETOURS:
+            self.use(name)
+
+    def made(self, tensor: Tensor) -> None:
+        """Count a tensor that an op returned, if its storage is new."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self.known or key in self.live:
+            return
+        self.born.add(key)
+        size = storage.nbytes()
+        self.live[key] = weakref.ref(storage, lambda _: self._died(key, size))
+        self.alive += size
+        self.peak = max(self.peak, self.alive)
+        self.maxel = max(self.maxel, elements(tensor))
+
+    def _died(self, key: int, size: int) -> None:
+        if self.live.pop(key, None) is not None:
+            self.alive -= size
+            self.born.discard(key)
+
+    def _save(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self.known:
+            self._saved[storage._cdata] = storage.nbytes()
+        return tensor
+
+    def orphan(self, tensor: Tensor) -> bool:
+        """Whether a tensor's memory was made by nothing that torch's dispatcher saw."""
+        if not has_storage(tensor) or tensor.numel() == 0:
+            return False
+        key = tensor.untyped_storage()._cdata
+        return key not in self.known and key not in self.born
+
+    def reading(self) -> Reading:
+        """Return what has been measured so far."""
+        counts = {name: self.totals[name] for name in ("ops", "matmuls", "moved", "syncs")}
+        return Reading(
+            **counts, maxel=self.maxel, peak=self.peak, saved=sum(self._saved.values()), kinds=dict(self.kinds)
+        )
+
+
+def has_storage(tensor: Tensor) -> bool:
+    """Whether a tensor is an ordinary one whose memory can be looked at."""
+    return tensor.layout is torch.strided and tensor.device.type != "meta"
+
+
+class _Dispatch(TorchDispatchMode):
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Stay out of torch._dynamo, whose import would cost the first check two seconds."""
+        return False
+
+    def __init__(self, meter: Meter) -> None:
+        super().__init__()
+        self.meter = meter
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        meter = self.meter
+        name, free, writes = op_facts(func)
+        meter.check_name(name)
+        if not meter.autograd and torch._C._current_graph_task_id() != -1:
+            meter.use("autograd")
+        if name == "lift_fresh" or not free:
+            for tensor in tensors_in(out):
+                if has_storage(tensor):
+                    meter.made(tensor)
+        if not free:
+            self.count(name, args, out)
+        return out
+
+    def count(self, name: str, args: tuple[Any, ...], out: Any) -> None:
+        totals = self.meter.totals
+        totals["ops"] += 1
+        self.meter.kinds[name] += 1
+        totals["matmuls"] += name in MATMULS
+        totals["syncs"] += name in SYNCS or is_mask_index(name, args)
+        totals["moved"] += sum(elements(t) * t.itemsize for t in tensors_in((args, out)) if has_storage(t))
+        if totals["ops"] > ENDLESS:
+            raise TooManyOps(f"more than {ENDLESS} operations in one call")
+
+
+def is_mask_index(name: str, args: tuple[Any, ...]) -> bool:
+    """Whether an op indexes with a boolean mask, which reads the mask's content."""
+    if name not in ("index", "index_put", "index_put_", "_index_put_impl_") or len(args) < 2:
+        return False
+    return any(t.dtype in (torch.bool, torch.uint8) for t in tensors_in(args[1]))
+
+
+class _Functions(TorchFunctionMode):
+    def __init__(self, meter: Meter) -> None:
+        super().__init__()
+        self.meter = meter
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        self.meter.check_name(name)
+        if name in FUNCTION_SYNCS:
+            self.meter.totals["syncs"] += 1
+        return func(*args, **(kwargs or {}))

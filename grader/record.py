@@ -1,0 +1,384 @@
+"""Exercise and seed -> Pack: makes the calls and runs the truth and the solution on them."""
+
+from __future__ import annotations
+
+import inspect
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from grader.calls import Call, Observation
+from grader.course import CourseError, probe_source
+from grader.draw import Draw
+from grader.exercise import Candidate, Case, Cost, Exercise
+from grader.observe import observe
+from grader.pack import DOUBLE, EXPANDED, GIVEN, LAYOUTS, STRIDED, Expected, Pack, Planned, PlannedGrowth
+from grader.tolerance import EXACT, UNIT, Error, Rounding, difference, worst
+from grader.wire import fresh, leaves
+
+SEED = 20_240_229
+NUDGES = 3
+LAYOUT_CASES = 2
+
+
+@lru_cache(maxsize=256)
+def record(exercise: Exercise, seed: int = SEED) -> Pack:
+    """Make the pack of an exercise. The same seed gives the same pack."""
+    return _Recorder(exercise, seed).pack()
+
+
+def run_all(candidate: Candidate, pack: Pack) -> list[Observation]:
+    """Run a candidate on all calls of a pack in this process."""
+    return [observe(candidate, call) for call in pack.calls()]
+
+
+class _Recorder:
+    def __init__(self, exercise: Exercise, seed: int) -> None:
+        if exercise.truth_candidate is None or exercise.case_maker is None:
+            raise CourseError(f"{exercise.id} declares no truth or no cases")
+        self.exercise, self.seed = exercise, seed
+        self.truth: Candidate = exercise.truth_candidate
+        self.maker = exercise.case_maker
+
+    def pack(self) -> Pack:
+        cases = list(self.maker(Draw(self.seed, self.exercise.id)))
+        if not cases:
+            raise CourseError(f"{self.exercise.id} has no cases")
+        names = [case.name for case in cases]
+        if len(set(names)) < len(names):
+            raise CourseError(f"{self.exercise.id}: two cases have the same name")
+        measured = self.measured(cases)
+        layouts = [c for c in cases if c.layouts and c.raises is None and not c.hidden and has_layouts(c)]
+        planned: list[Planned] = []
+        for case in cases:
+            planned += self.plan(case, measured.get(case.name), with_layouts=case in layouts[:LAYOUT_CASES])
+        return Pack(self.exercise, self.seed, tuple(planned), tuple(self.growths()))
+
+    def measured(self, cases: list[Case]) -> dict[str, Cost]:
+        """Return the limits by name of the cases on which costs are measured."""
+        own = self.exercise.cost
+        said = {c.name: c.cost.over(own) if isinstance(c.cost, Cost) else own for c in cases if c.cost}
+        if said or own == Cost():
+            return said
+        plain = [c.name for c in cases if c.raises is None and not c.hidden]
+        return {plain[0]: own} if plain else {}
+
+    def plan(self, case: Case, cost: Cost | None, *, with_layouts: bool) -> Iterator[Planned]:
+        given = self.call(case)
+        if cost is not None and cost.saved is not None:
+            given = replace(given, saved=True, gradients=self.gradients_of(given))
+        if case.raises is not None:
+            yield Planned(given, case, GIVEN, Expected(), None)
+            return
+        double = to_double(given) if case.double and has_float(given) else None
+        if double is not None and case.grad:
+            double = replace(double, gradients=self.gradients_of(given))
+        if double is not None and same_dtypes(given, double):
+            yield Planned(double, case, DOUBLE, self.expect(double, double), cost)
+        else:
+            expected = self.expect(given, double)
+            yield Planned(given, case, GIVEN, replace(expected, gradients={}), cost)
+            if double is not None and not has_half(given):
+                wide = replace(double, label=f"{case.name} / {DOUBLE}")
+                yield Planned(wide, case, DOUBLE, self.in_double(wide, expected))
+        for layout in LAYOUTS if with_layouts else ():
+            changed = relayout(given, layout, self.exercise.mutates)
+            if changed is not None:
+                wide = to_double(changed) if double is not None else None
+                yield Planned(changed, case, layout, replace(self.expect(changed, wide), gradients={}))
+
+    def call(self, case: Case) -> Call:
+        """Make the call of a case."""
+        exercise = self.exercise
+        probe = case.probe or exercise.default_probe
+        state = None
+        if exercise.is_module and case.init is not None:
+            state = self.state(case)
+        signature = inspect.signature(probe or (exercise.solution.forward if state is not None else exercise.solution))
+        skip = 1 if probe or state is not None else 0
+        names = [p.name for p in list(signature.parameters.values())[skip:]][: len(case.args)]
+        if len(names) < len(case.args):
+            raise CourseError(f"{exercise.id}, case {case.name!r}: more arguments than the call takes")
+        return Call(
+            label=case.name,
+            args=case.args,
+            names=tuple(names),
+            kwargs=dict(case.kwargs),
+            init=case.init,
+            state=state,
+            train=case.train,
+            probe=None if probe is None else probe_source(probe),
+            mutates=exercise.mutates,
+            attributes=exercise.attributes if state is not None else (),
+            forbid=exercise.forbid,
+            autograd=exercise.autograd,
+            draws=case.draws,
+            seed=zlib.crc32(f"{self.seed}/{exercise.id}/{case.name}".encode()),
+            seconds=exercise.seconds,
+        )
+
+    def gradients_of(self, call: Call) -> tuple[str, ...]:
+        known = {*call.inputs, *(("parameters",) if call.state is not None else ())}
+        return tuple(name for name in self.exercise.gradients if name in known)
+
+    def state(self, case: Case) -> dict[str, Tensor] | None:
+        """Build the solution's state dict for a case, with parameters drawn so that none of them is special."""
+        init = fresh(case.init)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(self.seed)
+                made = self.exercise.solution(**init) if isinstance(init, dict) else self.exercise.solution(*init)
+        except Exception:
+            if case.raises is not None:
+                return {}
+            raise
+        draw = Draw(self.seed, f"{self.exercise.id}/{case.name}/state")
+        parameters = dict(made.named_parameters())
+        state = {k: drawn_like(k, t, draw) if k in parameters else t for k, t in made.state_dict().items()}
+        unknown = set(case.state or {}) - set(state)
+        if unknown:
+            raise CourseError(f"{self.exercise.id}, case {case.name!r}: the state has no {sorted(unknown)}")
+        return state | dict(case.state or {})
+
+    def expect(self, given: Call, double: Call | None) -> Expected:
+        """Run truth and solution: values from the truth in float64, shapes and dtypes from the solution."""
+        wide = double or given
+        truth = self.must_run(self.truth, replace(wide, forbid=(), autograd=True), "the truth")
+        like = self.must_run(self.exercise.solution, given, "the solution")
+        nudged = [
+            self.must_run(self.truth, replace(nudge(wide, given, n), forbid=(), gradients=()), "the truth")
+            for n in range(NUDGES)
+        ]
+        return Expected(
+            outputs=truth.outputs,
+            like=like.outputs,
+            after=truth.after,
+            after_like=like.after,
+            gradients=self.gradients(truth, wide),
+            rounding=rounding(truth, like, nudged, given),
+            graphs=like.graphs,
+            generators=like.generators,
+            reading=like.reading,
+        )
+
+    def in_double(self, double: Call, expected: Expected) -> Expected:
+        """Return what the float64 run must do: the same values, with the solution's float64 types."""
+        like = self.must_run(self.exercise.solution, double, "the solution")
+        return replace(
+            expected, like=like.outputs, after_like=like.after, graphs=like.graphs, generators=like.generators
+        )
+
+    def gradients(self, truth: Observation, wide: Call) -> dict[str, Tensor | None]:
+        """Take the truth's gradients; where its result has no graph (a loop over numbers), the solution's."""
+        if not wide.gradients or truth.graphs:
+            return truth.gradients
+        return self.must_run(self.exercise.solution, wide, "the solution").gradients
+
+    def must_run(self, candidate: Candidate, call: Call, who: str) -> Observation:
+        seen = observe(candidate, call)
+        if seen.raised is not None:
+            raised = seen.raised
+            raise CourseError(
+                f"{self.exercise.id}, case {call.label!r}: {who} raises {raised.name} in its {raised.stage}: {raised.text}"
+            )
+        return seen
+
+    def growths(self) -> Iterator[PlannedGrowth]:
+        for index, growth in enumerate(self.exercise.growths):
+            calls = []
+            for size in growth.sizes:
+                case = growth.make(Draw(self.seed, f"{self.exercise.id}/growth{index}"), size)
+                call = replace(self.call(case), label=f"{growth.axis} {size}", saved="saved" in growth.limits)
+                calls.append(replace(call, gradients=self.gradients_of(call)) if call.saved else call)
+            seen = [self.must_run(self.exercise.solution, call, "the solution") for call in calls]
+            yield PlannedGrowth(
+                growth.axis, growth.sizes, growth.limits, (calls[0], calls[1]), (seen[0].reading, seen[1].reading)
+            )
+
+
+def drawn_like(key: str, tensor: Tensor, draw: Draw) -> Tensor:
+    """Draw a parameter of ordinary size; scales that start at 1 stay near 1."""
+    if not tensor.is_floating_point():
+        return tensor
+    if tensor.ndim >= 2:
+        fan_in = max(tensor.numel() // max(tensor.shape[0], 1), 1)
+        return draw.normal(*tensor.shape, dtype=tensor.dtype) * 1.2 / fan_in**0.5
+    centre = 1.0 if key.endswith("weight") and bool((tensor == 1).all()) else 0.0
+    return centre + 0.4 * draw.normal(*tensor.shape, dtype=tensor.dtype)
+
+
+def mapped(value: Any, change: Callable[[Any], Any], memo: dict[int, Any] | None = None) -> Any:
+    """Apply `change` to the leaves of plain data; a tensor that appears twice stays one tensor."""
+    memo = {} if memo is None else memo
+    if isinstance(value, (list, tuple)):
+        return type(value)(mapped(item, change, memo) for item in value)
+    if isinstance(value, dict):
+        return {key: mapped(item, change, memo) for key, item in value.items()}
+    if isinstance(value, Tensor):
+        if id(value) not in memo:
+            memo[id(value)] = change(value)
+        return memo[id(value)]
+    return change(value)
+
+
+def with_inputs(call: Call, change: Callable[[Any], Any]) -> Call:
+    """Return a call whose inputs, constructor arguments and state went through `change`."""
+    args, kwargs, init, state = mapped((call.args, call.kwargs, call.init, call.state), change)
+    return replace(call, args=args, kwargs=kwargs, init=init, state=state)
+
+
+def to_double(call: Call) -> Call:
+    """Cast every float tensor, and every dtype argument, to float64."""
+
+    def cast(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor) and leaf.is_floating_point():
+            wide = leaf.detach().as_strided(leaf.shape, leaf.stride(), leaf.storage_offset())
+            made = torch.empty_strided(leaf.shape, leaf.stride(), dtype=torch.float64)
+            if 0 in leaf.stride():
+                made = wide.to(torch.float64)
+                made = made.as_strided(leaf.shape, leaf.stride()) if not leaf.numel() else expanded_like(wide)
+            else:
+                made.copy_(wide)
+            return made.requires_grad_(leaf.requires_grad)
+        return torch.float64 if isinstance(leaf, torch.dtype) and leaf.is_floating_point else leaf
+
+    return with_inputs(call, cast)
+
+
+def expanded_like(tensor: Tensor) -> Tensor:
+    """Cast an expanded tensor to float64 and keep it expanded."""
+    index = tuple(slice(0, 1) if step == 0 else slice(None) for step in tensor.stride())
+    return tensor[index].to(torch.float64).expand(tensor.shape)
+
+
+def input_leaves(call: Call) -> Iterator[Any]:
+    """Walk everything that goes into a call."""
+    for _, leaf in leaves([call.args, call.kwargs, call.init, call.state]):
+        yield leaf
+
+
+def has_float(call: Call) -> bool:
+    """Whether a call has float inputs."""
+    return any(
+        (isinstance(leaf, Tensor) and leaf.is_floating_point())
+        or (isinstance(leaf, torch.dtype) and leaf.is_floating_point)
+        for leaf in input_leaves(call)
+    )
+
+
+def has_half(call: Call) -> bool:
+    """Whether a call has float16 or bfloat16 inputs."""
+    return any(
+        isinstance(leaf, Tensor) and leaf.dtype in (torch.float16, torch.bfloat16) for leaf in input_leaves(call)
+    )
+
+
+def same_dtypes(a: Call, b: Call) -> bool:
+    """Whether two calls have inputs of the same dtypes."""
+    kinds = [
+        [
+            leaf.dtype if isinstance(leaf, Tensor) else leaf
+            for leaf in input_leaves(c)
+            if isinstance(leaf, (Tensor, torch.dtype))
+        ]
+        for c in (a, b)
+    ]
+    return kinds[0] == kinds[1]
+
+
+def nudge(wide: Call, given: Call, number: int) -> Call:
+    """Move every float input by one rounding of its given dtype, up or down at random."""
+    source = torch.Generator().manual_seed(number)
+    units = {
+        id(w): UNIT[g.dtype]
+        for w, g in zip(input_leaves(wide), input_leaves(given), strict=True)
+        if isinstance(g, Tensor) and g.dtype in UNIT
+    }
+
+    def move(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) or id(leaf) not in units:
+            return leaf
+        sign = torch.randint(0, 2, leaf.shape, generator=source, dtype=torch.float64) * 2 - 1
+        return (leaf.detach() * (1 + units[id(leaf)] * sign)).to(leaf.dtype).requires_grad_(leaf.requires_grad)
+
+    return with_inputs(wide, move)
+
+
+def rounding(truth: Observation, like: Observation, nudged: list[Observation], given: Call) -> dict[str, Rounding]:
+    """Measure, per output, the solution's own error and how the truth reacts to rounded inputs."""
+    terms = max([leaf.numel() for leaf in input_leaves(given) if isinstance(leaf, Tensor)], default=1)
+    moved = [dict(value_leaves(seen)) for seen in nudged]
+    own = dict(value_leaves(like))
+    found = {}
+    for path, wanted in value_leaves(truth):
+        sensitivity, reference = EXACT, EXACT
+        for seen in moved:
+            sensitivity = worst(sensitivity, gap(seen.get(path), wanted))
+        reference = gap(own.get(path), wanted)
+        found[path] = Rounding(reference, sensitivity, terms)
+    return found
+
+
+def value_leaves(seen: Observation) -> Iterator[tuple[str, Tensor]]:
+    """Walk results and values afterwards as tensors, numbers included."""
+    trees = [("result", seen.outputs), *seen.after.items()]
+    for name, tree in trees:
+        for path, leaf in leaves(tree, name):
+            if isinstance(leaf, Tensor) and leaf.is_floating_point():
+                yield path, leaf
+            elif type(leaf) is float:
+                yield path, torch.tensor(leaf, dtype=torch.float64)
+
+
+def gap(got: Tensor | None, wanted: Tensor) -> Error:
+    """Measure a difference; tensors that cannot be compared differ by nothing (the audit reports them)."""
+    if got is None or got.shape != wanted.shape:
+        return EXACT
+    found = difference(got, wanted)
+    return found if found.max == found.max and found.max != float("inf") else EXACT
+
+
+def has_layouts(case: Case) -> bool:
+    """Whether a case has a float tensor among its positional arguments that can be laid out differently."""
+    return any(isinstance(a, Tensor) and a.numel() > 1 for a in case.args)
+
+
+def relayout(call: Call, layout: str, mutates: tuple[str, ...]) -> Call | None:
+    """Return the call with its tensor arguments laid out differently in memory, or None if none can be."""
+    change = strided if layout == STRIDED else expanded
+    args = tuple(
+        change(a) if isinstance(a, Tensor) and a.numel() > 1 and name not in mutates and not a.requires_grad else a
+        for name, a in zip(call.names, call.args, strict=True)
+    )
+    if all(a is b for a, b in zip(args, call.args, strict=True)):
+        return None
+    return replace(call, args=args, label=f"{call.label} / {layout}", gradients=(), saved=False)
+
+
+def strided(tensor: Tensor) -> Tensor:
+    """Return the same values as every second element of a larger storage, at an offset."""
+    room = (
+        torch.full((*tensor.shape[:-1], 2 * tensor.shape[-1] + 1), 7, dtype=torch.float32).to(tensor.dtype)
+        if tensor.ndim
+        else None
+    )
+    if room is None:
+        return tensor
+    view = room[..., 1::2][..., : tensor.shape[-1]]
+    view.copy_(tensor)
+    return view
+
+
+def expanded(tensor: Tensor) -> Tensor:
+    """Return the first row repeated without memory; other values, so this is a case of its own."""
+    if tensor.ndim < 2 or tensor.shape[0] < 2:
+        return tensor
+    return tensor[:1].contiguous().expand(tensor.shape)
+
+
+__all__ = ["EXPANDED", "GIVEN", "SEED", "record", "run_all"]

@@ -1,0 +1,1 @@
+"""Verdicts as text, HTML, a score, and JSON. Rendering is the last step; nothing is decided here."""

@@ -1,0 +1,157 @@
+"""Findings as sentences, in the language that GRADER_LANG names (en or zh)."""
+
+from __future__ import annotations
+
+import gettext
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from grader.verdict import Finding
+
+LOCALES = Path(__file__).parent.parent / "locale"
+LANGUAGES = ("en", "zh")
+
+
+def N_(text: str) -> str:  # noqa: N802 - gettext's customary name for "to be translated later"
+    """Mark a text for the catalogue."""
+    return text
+
+
+SENTENCES = {
+    "unreadable": N_("the submission cannot be read: {text}"),
+    "broken_cell": N_("the cell that defines it cannot be read: {text}"),
+    "raised_in_load": N_("running the cell raised {error}: {text}"),
+    "raised": N_("raised {error}: {text}"),
+    "raised_in_constructor": N_("building the object raised {error}: {text}"),
+    "raised_in_state": N_("the state dict of the contract does not fit the module: {text}"),
+    "raised_in_backward": N_("the backward pass raised {error}: {text}"),
+    "worker_timeout": N_("did not finish: {text}"),
+    "worker_memory": N_("ran out of memory: {text}"),
+    "worker_crash": N_("the process died: {text}"),
+    "worker_exit": N_("the process ended: {text}"),
+    "worker_output": N_("was stopped: {text}"),
+    "worker_reply": N_("the answer could not be read: {text}"),
+    "worker_closed": N_("was not run: {text}"),
+    "type": N_("{path} is of type {got}, wanted {wanted}"),
+    "missing": N_("{path} is missing"),
+    "length": N_("{path} has {got} parts, wanted {wanted}"),
+    "keys": N_("{path} has the keys {got}, wanted {wanted}"),
+    "rank": N_("{path} has shape {got}, wanted {wanted}: the number of dimensions differs"),
+    "shape": N_("{path} has shape {got}, wanted {wanted}"),
+    "dtype": N_("{path} has dtype {got}, wanted {wanted}"),
+    "nan": N_("{path}{index} is {got}, wanted {wanted}: nan appears where the true value is a number"),
+    "nan_missing": N_("{path}{index} is {got}, wanted {wanted}: nan in the input must show in the result"),
+    "inf": N_("{path}{index} is {got}, wanted {wanted}: infinite values differ"),
+    "values": N_("{path}{index} is {got}, wanted {wanted} (largest relative error {error}, allowed {limit})"),
+    "values_exact": N_("{path}{index} is {got}, wanted exactly {wanted}"),
+    "plain_value": N_("{path} is {got}, wanted {wanted}"),
+    "float32_inside": N_(
+        "{path}{index} is {got}, wanted {wanted} (relative error {error}): the input is float64, "
+        "but something inside is computed in float32"
+    ),
+    "not_raised": N_("returned a result, but must raise {wanted}"),
+    "raised_other": N_("raised {got} ({text}), but must raise {wanted}"),
+    "no_gradient": N_("no gradient reaches {path}"),
+    "gradient_shape": N_("the gradient of {path} has shape {got}, wanted {wanted}"),
+    "gradient_nan": N_("the gradient of {path} is {got} at {index}, wanted {wanted}"),
+    "gradient_values": N_(
+        "the gradient of {path} is {got} at {index}, wanted {wanted} (largest relative error {error}, allowed {limit})"
+    ),
+    "graph_kept": N_("{path} carries a graph: it must not require grad"),
+    "changed_values": N_("{path} was changed in place; inputs must stay as they are"),
+    "changed_replaced": N_("{path} was replaced by something else; inputs must stay as they are"),
+    "changed_requires_grad": N_("requires_grad of {path} was switched"),
+    "changed_grad": N_("{path}.grad was touched"),
+    "changed_size": N_("an input list or dict gained or lost entries"),
+    "changed_flags": N_("the training flags or hooks of the module were left changed"),
+    "alias": N_("{path} shares memory with {source}; the result must own its memory"),
+    "global": N_("the global setting {name!r} was left changed"),
+    "generator": N_("the generator was not used as prescribed: other draws, or more or fewer of them"),
+    "forbidden": N_("calls {name}, which this exercise asks you to write yourself ({where})"),
+    "forbidden_source": N_("uses {name}, which is not allowed in this exercise ({where})"),
+    "orphan": N_("{path} was not made by torch operations that the grader can see"),
+    "cost_ops": N_("dispatches {got} operations; at most {limit} are needed (the reference uses {reference})"),
+    "cost_matmuls": N_("does {got} matrix products; at most {limit} are needed (the reference uses {reference})"),
+    "cost_maxel": N_("makes a tensor of {got} elements; {limit} are enough (the reference's largest has {reference})"),
+    "cost_peak": N_("holds {got} bytes at a time; {limit} are enough (the reference holds {reference})"),
+    "cost_saved": N_("keeps {got} bytes for backward; {limit} are enough (the reference keeps {reference})"),
+    "cost_syncs": N_("reads values back to Python {got} times; at most {limit} are needed"),
+    "growth_raised": N_("could not be measured as {axis} grows: {error}: {text}"),
+    "growth_ops": N_(
+        "{first} operations at {axis} {small}, {second} at {axis} {large}: a Python loop over {axis} "
+        "(the reference needs {reference})"
+    ),
+    "growth_matmuls": N_(
+        "{first} matrix products at {axis} {small}, {second} at {axis} {large} (the reference needs {reference})"
+    ),
+    "growth_maxel": N_(
+        "the largest tensor grows like {axis} to the power {exponent}, wanted {limit}: {first} elements at {small}, "
+        "{second} at {large} (the reference has {reference})"
+    ),
+    "growth_peak": N_(
+        "memory grows like {axis} to the power {exponent}, wanted {limit}: {first} bytes at {small}, {second} at "
+        "{large} (the reference holds {reference})"
+    ),
+    "growth_saved": N_(
+        "memory kept for backward grows like {axis} to the power {exponent}, wanted {limit}: {first} bytes at {small}, "
+        "{second} at {large}"
+    ),
+    "growth_moved": N_(
+        "memory traffic grows like {axis} to the power {exponent}, wanted {limit}: {first} bytes at {small}, {second} "
+        "at {large} (the reference moves {reference})"
+    ),
+    "growth_syncs": N_("{first} reads back to Python at {axis} {small}, {second} at {axis} {large}"),
+    "speed": N_(
+        "takes {ratio} times as long as the reference; at most {limit} times is allowed ({pairs} measured pairs)"
+    ),
+}
+"""One sentence per kind of finding. A sentence continues "your function ..."."""
+
+HIDDEN = N_("a hidden case ({category})")
+
+
+@lru_cache
+def catalogue(language: str) -> gettext.NullTranslations:
+    """Load the catalogue of a language; English needs none."""
+    return gettext.translation("grader", LOCALES, languages=[language], fallback=True)
+
+
+def language() -> str:
+    """Return the language to speak: GRADER_LANG, or else English."""
+    wanted = os.environ.get("GRADER_LANG", "en").split("_")[0].lower()
+    return wanted if wanted in LANGUAGES else "en"
+
+
+def translate(text: str, **facts: Any) -> str:
+    """Return a text in the current language, filled in."""
+    found = catalogue(language()).gettext(text)
+    return found.format(**facts) if facts else found
+
+
+def sentence(finding: Finding) -> str:
+    """Say a finding in one sentence, without its case."""
+    facts = {key: readable(value) for key, value in finding.facts.items()}
+    facts["index"] = str(list(finding.facts.get("index", []))) if finding.facts.get("index") else ""
+    if finding.check == "forbidden":
+        facts["where"] = place(str(finding.facts.get("cell", "")), int(finding.facts.get("line", 0)))
+    return catalogue(language()).gettext(SENTENCES[finding.kind]).format_map(facts)
+
+
+def place(cell: str, line: int) -> str:
+    """Name a place in the learner's code."""
+    if not cell and not line:
+        return translate(N_("somewhere inside"))
+    return translate(N_("{cell}, line {line}"), cell=cell, line=line)
+
+
+def readable(value: Any) -> Any:
+    """Format numbers for reading."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else value
+    return value

@@ -1,0 +1,90 @@
+"""Verdicts as plain text, for terminals, pytest and consoles without HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from grader.render.messages import N_, sentence, translate
+from grader.verdict import ERROR, FAILED, NOT_ATTEMPTED, NOT_GRADABLE, PARTLY, PASSED, Finding, Verdict
+
+STATUS = {
+    PASSED: N_("passed"),
+    PARTLY: N_("partly right"),
+    FAILED: N_("failed"),
+    ERROR: N_("error"),
+    NOT_ATTEMPTED: N_("not attempted"),
+    NOT_GRADABLE: N_("not gradable here"),
+}
+MOST_CASES = 3
+
+
+def number(points: float) -> str:
+    """Write points without needless digits."""
+    return f"{points:g}"
+
+
+def headline(verdict: Verdict) -> str:
+    """Say name, status and points in one line."""
+    status = translate(STATUS[verdict.status])
+    points = translate(N_("{points} of {most} points"), points=number(verdict.points), most=verdict.max_points)
+    return f"{verdict.name}: {status}, {points}"
+
+
+def by_case(verdict: Verdict) -> list[Finding]:
+    """Return the first finding of each case, the visible ones first."""
+    found: dict[str, Finding] = {}
+    for finding in verdict.findings:
+        found.setdefault(finding.case, finding)
+    return list(found.values())
+
+
+def case_name(finding: Finding) -> str:
+    """Name the case of a finding; a hidden one by its category only."""
+    if not finding.case:
+        return translate(N_("the code"))
+    if finding.hidden:
+        return translate(N_("a hidden case ({category})"), category=finding.case)
+    variants = {
+        "double": N_("{case}, in float64"),
+        "strided": N_("{case}, non-contiguous"),
+        "expanded": N_("{case}, expanded"),
+    }
+    variant = variants.get(str(finding.facts.get("variant", "")))
+    return translate(variant, case=finding.case) if variant else finding.case
+
+
+def what_is_wrong(finding: Finding) -> str:
+    """Say a finding; of a hidden case only the kind of check, never its values."""
+    if finding.hidden:
+        return translate(N_("the check of {check} does not pass"), check=finding.check)
+    return sentence(finding)
+
+
+def lines(verdict: Verdict) -> Iterator[str]:
+    """Write a verdict, line by line."""
+    yield headline(verdict)
+    wrong = by_case(verdict)
+    for finding in wrong[:MOST_CASES]:
+        yield f"  - {case_name(finding)}: {what_is_wrong(finding)}"
+        if finding.snippet:
+            yield f"      {finding.snippet}"
+        for cell, line, function in finding.trace[-2:]:
+            yield f"      {cell.strip('<>')}, line {line}, in {function}"
+    if len(wrong) > MOST_CASES:
+        yield "  - " + translate(N_("and {count} more cases"), count=len(wrong) - MOST_CASES)
+    if verdict.hint:
+        yield "  " + translate(N_("hint: {hint}"), hint=verdict.hint)
+    for reason in verdict.untested:
+        yield f"  ({reason})"
+    if verdict.passed and verdict.hidden_left:
+        yield "  " + translate(N_("all public checks passed; hidden checks run at grading"))
+
+
+def text(verdict: Verdict) -> str:
+    """Write a verdict as text."""
+    return "\n".join(lines(verdict))
+
+
+def totals(verdicts: Sequence[Verdict]) -> tuple[float, int]:
+    """Add up the points of several verdicts."""
+    return round(sum(v.points for v in verdicts), 2), sum(v.max_points for v in verdicts)

@@ -1,0 +1,110 @@
+"""What a learner's source may not contain: forbidden torch names, detours around torch, and ways into the grader."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from itertools import pairwise
+
+from grader.meter import Use
+from grader.names import expand, matches
+from grader.submission import Program
+
+ALLOWED_IMPORTS = frozenset(
+    "torch math cmath typing typing_extensions collections itertools functools dataclasses operator string re random "
+    "statistics heapq bisect copy enum abc numbers fractions decimal contextlib warnings time textwrap einops jaxtyping "
+    "matplotlib IPython __future__".split()
+)
+FORBIDDEN_CALLS = frozenset("exec eval compile __import__ globals vars open breakpoint input".split())
+FORBIDDEN_TORCH = frozenset(
+    "ops jit compile library _refs _prims _inductor _dynamo _C _VF cpp_extension load_inline multiprocessing "
+    "DisableTorchFunction DisableTorchFunctionSubclass hub fx export".split()
+)
+FRAME_NAMES = frozenset(
+    "__globals__ __code__ __closure__ __subclasses__ __builtins__ __loader__ __spec__ f_back f_globals f_locals gi_frame "
+    "tb_frame cr_frame".split()
+)
+
+
+def scan(program: Program, forbid: tuple[str, ...]) -> list[Use]:
+    """Return what in a program's source is forbidden, with cell and line."""
+    found: dict[str, Use] = {}
+    for label, text in program.parts:
+        for name, line in scan_part(ast.parse(text), expand(forbid)):
+            found.setdefault(name, Use(name, label, line))
+    return list(found.values())
+
+
+def scan_part(tree: ast.Module, patterns: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+    """Yield (name, line) of forbidden things in one part."""
+    used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    aliases: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            for local, full in imported(node):
+                aliases[local] = full
+                if local in used:
+                    yield from bad_import(full, patterns, node.lineno)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            yield from bad_call(node)
+        elif isinstance(node, ast.Attribute):
+            yield from bad_attribute(node, aliases, patterns)
+
+
+def imported(node: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, str]]:
+    """Yield (local name, full dotted name) of what an import binds."""
+    for alias in node.names:
+        if isinstance(node, ast.ImportFrom):
+            yield alias.asname or alias.name, f"{node.module or ''}.{alias.name}"
+        elif alias.asname:
+            yield alias.asname, alias.name
+        else:
+            yield alias.name.split(".")[0], alias.name.split(".")[0]
+
+
+def bad_import(full: str, patterns: tuple[str, ...], line: int) -> Iterator[tuple[str, int]]:
+    """Yield an import that is not allowed."""
+    parts = full.split(".")
+    if parts[0] not in ALLOWED_IMPORTS:
+        yield parts[0], line
+    elif parts[0] == "torch":
+        yield from bad_torch_parts(parts[1:], patterns, line)
+
+
+def bad_torch_parts(parts: list[str], patterns: tuple[str, ...], line: int) -> Iterator[tuple[str, int]]:
+    """Yield the forbidden components of a dotted name below torch."""
+    for part in parts:
+        private = part.startswith("_") and not part.startswith("__")
+        if part in FORBIDDEN_TORCH or private or (patterns and matches(part, patterns)):
+            yield ".".join(["torch", *parts]), line
+            return
+
+
+def bad_call(node: ast.Call) -> Iterator[tuple[str, int]]:
+    """Yield a call of a forbidden builtin, or of getattr with a computed name."""
+    name = node.func.id if isinstance(node.func, ast.Name) else ""
+    if name in FORBIDDEN_CALLS:
+        yield name, node.lineno
+    if name == "getattr" and len(node.args) > 1 and not isinstance(node.args[1], (ast.Constant, ast.Name)):
+        yield "getattr", node.lineno
+
+
+def bad_attribute(node: ast.Attribute, aliases: dict[str, str], patterns: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+    """Yield a forbidden attribute: of torch or one of its modules, or one that leads to frames and code."""
+    if node.attr in FRAME_NAMES:
+        yield node.attr, node.lineno
+    parts = dotted(node)
+    if parts and parts[0] in aliases:
+        full = aliases[parts[0]].split(".") + parts[1:]
+        if full[0] == "torch" and not any(a == "Tensor" and b == "unfold" for a, b in pairwise(full)):
+            yield from bad_torch_parts(full[1:], patterns, node.lineno)
+
+
+def dotted(node: ast.expr) -> list[str]:
+    """Return ["a", "b", "c"] for the expression a.b.c, and nothing for any other."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return [node.id, *reversed(parts)] if isinstance(node, ast.Name) else []

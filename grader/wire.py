@@ -1,0 +1,213 @@
+"""Plain data as bytes: a JSON skeleton and a safetensors blob. Never pickle.
+
+Plain data is None, bool, int, float, str, torch dtypes, devices, generators and tensors (with their strides,
+`requires_grad` and identity: the same tensor twice stays the same tensor), `Opaque`, and lists, tuples and
+dicts of these. Reading refuses whatever is damaged, too deep or too large with `WireError`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+MAX_DEPTH = 40
+MAX_NODES = 200_000
+SCALARS = (bool, int, float, str)
+
+
+class WireError(ValueError):
+    """The bytes, or the value, are not plain data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """Stands for an object that is not plain data."""
+
+    kind: str
+
+
+def leaves(value: Any, path: str = "result") -> Iterator[tuple[str, Any]]:
+    """Walk plain data depth first, as (path, leaf)."""
+    if isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from leaves(item, f"{path}[{index}]")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from leaves(item, f"{path}[{key!r}]")
+    else:
+        yield path, value
+
+
+def fresh(value: Any, memo: dict[int, Any] | None = None) -> Any:
+    """Copy plain data: new tensors of the same strides, new generators in the same state."""
+    memo = {} if memo is None else memo
+    if isinstance(value, Tensor):
+        if id(value) not in memo:
+            memo[id(value)] = copy_tensor(value)
+        return memo[id(value)]
+    if isinstance(value, torch.Generator):
+        if id(value) not in memo:
+            copied = torch.Generator()
+            copied.set_state(value.get_state())
+            memo[id(value)] = copied
+        return memo[id(value)]
+    if isinstance(value, (list, tuple)):
+        return type(value)(fresh(item, memo) for item in value)
+    if isinstance(value, dict):
+        return {key: fresh(item, memo) for key, item in value.items()}
+    return value
+
+
+def copy_tensor(tensor: Tensor) -> Tensor:
+    """Copy a tensor with its strides and its `requires_grad`."""
+    source = tensor.detach()
+    if source.is_contiguous():
+        copied = source.clone()
+    else:
+        copied = dense_base(source).clone().as_strided(source.shape, source.stride())
+    return copied.requires_grad_(tensor.requires_grad)
+
+
+def dense_base(tensor: Tensor) -> Tensor:
+    """Return the stretch of storage that a strided tensor covers, as a vector."""
+    extent = (
+        0 if tensor.numel() == 0 else 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+    )
+    return tensor.as_strided((extent,), (1,), tensor.storage_offset())
+
+
+class _Writer:
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self.seen: dict[int, int] = {}
+        self.nodes = 0
+
+    def node(self, value: Any, depth: int = 0) -> Any:
+        self.nodes += 1
+        if depth > MAX_DEPTH or self.nodes > MAX_NODES:
+            raise WireError("the value is nested too deeply or has too many parts")
+        if value is None:
+            return None
+        if type(value) in SCALARS:
+            return self.number(value)
+        if isinstance(value, Tensor):
+            return self.tensor(value)
+        if isinstance(value, (list, tuple)):
+            kind = "l" if isinstance(value, list) else "t"
+            return {kind: [self.node(item, depth + 1) for item in value]}
+        if isinstance(value, dict):
+            return {"d": [[self.node(k, depth + 1), self.node(v, depth + 1)] for k, v in value.items()]}
+        return self.special(value)
+
+    @staticmethod
+    def number(value: Any) -> Any:
+        if type(value) is float and not math.isfinite(value):
+            return {"f": repr(value)}
+        if type(value) is int and abs(value) >= 2**53:
+            return {"i": hex(value)}
+        return value
+
+    def special(self, value: Any) -> Any:
+        if isinstance(value, torch.dtype):
+            return {"dtype": str(value).removeprefix("torch.")}
+        if isinstance(value, torch.device):
+            return {"device": str(value)}
+        if isinstance(value, torch.Generator):
+            return {"generator": self.tensor(value.get_state())}
+        if isinstance(value, Opaque):
+            return {"opaque": value.kind}
+        raise WireError(f"{type(value).__name__} is not plain data")
+
+    def tensor(self, value: Tensor) -> Any:
+        if id(value) in self.seen:
+            return {"same": self.seen[id(value)]}
+        index = self.seen[id(value)] = len(self.seen)
+        source = value.detach()
+        spec: dict[str, Any] = {"T": index, "g": value.requires_grad}
+        if not source.is_contiguous():
+            spec |= {"size": list(source.shape), "stride": list(source.stride())}
+            source = dense_base(source)
+        self.tensors[str(index)] = source.contiguous().clone()
+        return spec
+
+
+def pack(value: Any) -> bytes:
+    """Turn plain data into bytes; raises `WireError` for anything else."""
+    writer = _Writer()
+    skeleton = json.dumps(writer.node(value), allow_nan=False, separators=(",", ":")).encode()
+    return len(skeleton).to_bytes(8, "big") + skeleton + save(writer.tensors)
+
+
+class _Reader:
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        self.tensors = tensors
+        self.made: dict[int, Tensor] = {}
+
+    def value(self, node: Any, depth: int = 0) -> Any:
+        if depth > MAX_DEPTH:
+            raise WireError("nested too deeply")
+        if node is None or type(node) in SCALARS:
+            return node
+        if not isinstance(node, dict) or not node:
+            raise WireError("unknown node")
+        if "T" in node:
+            return self.tensor(node)
+        kind, content = next(iter(node.items()))
+        if kind in ("l", "t"):
+            items = [self.value(item, depth + 1) for item in content]
+            return items if kind == "l" else tuple(items)
+        if kind == "d":
+            return {self.value(k, depth + 1): self.value(v, depth + 1) for k, v in content}
+        return self.special(kind, content)
+
+    def special(self, kind: str, content: Any) -> Any:
+        if kind == "f" and content in ("nan", "inf", "-inf"):
+            return float(content)
+        if kind == "i":
+            return int(content, 16)
+        if kind == "same":
+            return self.made[content]
+        if kind == "dtype" and isinstance(found := getattr(torch, content, None), torch.dtype):
+            return found
+        if kind == "device":
+            return torch.device(content)
+        if kind == "opaque" and isinstance(content, str):
+            return Opaque(content[:200])
+        if kind == "generator":
+            generator = torch.Generator()
+            generator.set_state(self.tensor(content))
+            return generator
+        raise WireError("unknown node")
+
+    def tensor(self, spec: dict[str, Any]) -> Tensor:
+        found = self.tensors[str(spec["T"])]
+        if "size" in spec:
+            size, stride = spec["size"], spec["stride"]
+            extent = 0 if 0 in size else 1 + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+            if extent > found.numel() or min([*size, *stride], default=0) < 0:
+                raise WireError("a tensor reaches beyond its storage")
+            found = found.as_strided(size, stride)
+        found.requires_grad_(bool(spec["g"]))
+        self.made[spec["T"]] = found
+        return found
+
+
+def unpack(frame: bytes) -> Any:
+    """Turn bytes back into plain data; raises `WireError` for damaged ones, whatever is wrong with them."""
+    try:
+        length = int.from_bytes(frame[:8], "big")
+        if length > len(frame) - 8:
+            raise WireError("the reply is shorter than it says")
+        skeleton = json.loads(frame[8 : 8 + length])
+        return _Reader(load(frame[8 + length :])).value(skeleton)
+    except WireError:
+        raise
+    except Exception as error:  # hostile bytes may fail anywhere inside; the cause is only of interest as text
+        raise WireError(f"the reply could not be read ({type(error).__name__})") from None
