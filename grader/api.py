@@ -38,13 +38,13 @@ def verdict_of(candidate: Callable[..., Any] | str, *, hidden: bool = False, see
     from grader.course import load_course
     from grader.grade import Options, absent, verdict_on
     from grader.record import SEED
+    from grader.slicing import Program
     from grader.subject import InProcess
-    from grader.submission import Program
 
     course = load_course()
     name = candidate if isinstance(candidate, str) else getattr(candidate, "__name__", type(candidate).__name__)
     try:
-        unit, exercise = course.find(name)
+        _, exercise = course.find(name)
     except RuntimeError as error:
         raise ValueError(f"{error}; rename your function as the exercise asks") from None
     live = live_object(name) if isinstance(candidate, str) else candidate
@@ -89,7 +89,8 @@ def live_program(name: str, live: Any) -> Any:
     """Return the source of a live object: from the notebook's executed cells, or from its file."""
     import inspect
 
-    from grader.submission import Program, Submission, make_cell
+    from grader.slicing import Program
+    from grader.submission import Submission, make_cell
 
     shell = ipython()
     if shell is not None:
@@ -120,7 +121,7 @@ def show(verdict: Verdict) -> None:
 
 @contextlib.contextmanager
 def silent_stderr() -> Iterator[None]:
-    """Send file descriptor 2 nowhere: nbgrader gives no points to a cell that writes to stderr, C++ warnings included."""
+    """Send file descriptor 2 nowhere: nbgrader gives no points to a cell that writes to stderr, C++ included."""
     sys.stderr.flush()
     try:
         saved = os.dup(2)

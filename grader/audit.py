@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import doctest
 import inspect
-import re
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from grader.calls import Call
 from grader.course import Course, CourseError, Unit, solution_source
 from grader.exercise import Candidate, Exercise
-from grader.judge import alike, judge, signature, wrong_answers
+from grader.judge import judge
 from grader.pack import Pack
+from grader.recognise import alike, signature, wrong_answers
 from grader.record import SEED, record, run_all
 from grader.render.messages import sentence
+from grader.slicing import Program
+from grader.solution_checks import example_problems, gradcheck_problems
 from grader.source import scan
-from grader.submission import Program
-from grader.tolerance import difference
 from grader.verdict import NOT_ATTEMPTED, Verdict
-from grader.wire import fresh
 
 SEEDS = (SEED, SEED + 1, SEED + 2)
 LEAST = {"wrong answers": 4, "right answers": 1, "hidden cases": 1, "hints": 3}
@@ -51,7 +49,7 @@ def audit_exercise(unit: Unit, exercise: Exercise) -> Iterator[Problem]:
     for text in [
         *declaration_problems(exercise, packs[0]),
         *right_problems(exercise, packs),
-        *wrong_problems(exercise, packs[0]),
+        *wrong_problems(packs[0]),
         *twin_problems(packs[0]),
         *stub_problems(exercise, packs[0]),
         *gradcheck_problems(exercise, packs[0]),
@@ -103,7 +101,7 @@ def right_problems(exercise: Exercise, packs: list[Pack]) -> Iterator[str]:
         yield f"the solution uses a forbidden name: {use.name} (line {use.line})"
 
 
-def wrong_problems(exercise: Exercise, pack: Pack) -> Iterator[str]:
+def wrong_problems(pack: Pack) -> Iterator[str]:
     """Yield wrong answers that pass, are caught by another check, or earn another's hint."""
     for wrong, seen, report in wrong_answers(pack):
         verdict = judge(pack, seen)
@@ -139,64 +137,6 @@ def stub_problems(exercise: Exercise, pack: Pack) -> Iterator[str]:
         yield "an untouched stub is not recognised as not attempted"
 
 
-def gradcheck_problems(exercise: Exercise, pack: Pack) -> Iterator[str]:
-    """Compare the solution's gradients with numeric ones on the smallest differentiable calls."""
-    calls = [p.call for p in pack.planned if p.expected.gradients and p.call.probe is None and p.call.state is None]
-    for call in sorted(calls, key=size_of)[:1]:
-        error = numeric_gap(exercise.solution, call)
-        if error > 1e-5:
-            yield f"gradients of the solution differ from numeric ones by {error:.1e} on {call.label!r}"
-
-
-def size_of(call: Call) -> int:
-    """Count the elements that a call is differentiated with respect to."""
-    wanted = [call.inputs[name] for name in call.gradients]
-    return sum(t.numel() for t in wanted if isinstance(t, torch.Tensor)) or 10**9
-
-
-def numeric_gap(candidate: Candidate, call: Call) -> float:
-    """Return the largest relative gap between autograd and central differences along one random direction."""
-    args, kwargs = fresh((call.args, call.kwargs))
-    inputs = dict(zip(call.names, args, strict=True)) | kwargs
-    wanted = [inputs[name] for name in call.gradients if isinstance(inputs.get(name), torch.Tensor)]
-    if not wanted or size_of(call) > 2000:
-        return 0.0
-    source = torch.Generator().manual_seed(call.seed)
-    ways = [torch.randn(t.shape, generator=source, dtype=t.dtype) for t in wanted]
-
-    def total(step: float, *, graph: bool) -> torch.Tensor:
-        for tensor, start, way in zip(wanted, starts, ways, strict=True):
-            tensor.requires_grad_(requires_grad=False)
-            tensor.copy_(start + step * way)
-            tensor.requires_grad_(graph)
-        result = candidate(*args, **kwargs)
-        first = result[0] if isinstance(result, (list, tuple)) else result
-        weight = torch.randn(first.shape, generator=torch.Generator().manual_seed(1), dtype=first.dtype)
-        finite = torch.isfinite(first.detach())
-        return (torch.where(finite, first, 0.0) * weight).sum()
-
-    starts = [t.detach().clone() for t in wanted]
-    gradients = torch.autograd.grad(total(0.0, graph=True), wanted, allow_unused=True)
-    along = sum(((g * w).sum() for g, w in zip(gradients, ways, strict=True) if g is not None), torch.zeros(()))
-    step = 1e-6
-    numeric = (total(step, graph=False) - total(-step, graph=False)) / (2 * step)
-    scale = max(float(numeric.abs()), 1e-3)
-    return difference(along.double() / scale, numeric.double() / scale).max if float(numeric.abs()) > 1e-6 else 0.0
-
-
-def example_problems(exercise: Exercise) -> Iterator[str]:
-    """Run the docstring's examples."""
-    names = {"torch": torch, exercise.name: exercise.solution, **vars(inspect.getmodule(exercise.solution) or object())}
-    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
-    lines: list[str] = []
-    for test in doctest.DocTestFinder(recurse=inspect.isclass(exercise.solution)).find(
-        exercise.solution, exercise.name, globs=names
-    ):
-        runner.run(test, out=lines.append, clear_globs=False)
-    if runner.failures:
-        yield "the docstring's example is not what comes out:\n" + re.sub(r"\*+\n", "", "".join(lines)).strip()
-
-
 def first_sentence(verdict: Verdict) -> str:
     """Say the first thing that is wrong."""
     return sentence(verdict.findings[0]) if verdict.findings else verdict.status
@@ -209,3 +149,23 @@ def audit(course: Course, unit: str | None = None, exercise: str | None = None) 
         for declared in found.exercises:
             if exercise in (None, declared.id):
                 yield f"{name}/{declared.id}", list(audit_exercise(found, declared))
+
+
+def soak(course: Course, checks: int, unit: str | None = None) -> Iterator[str]:
+    """Check solutions and right answers over fresh seeds, round robin: yields what is wrong, or an empty text."""
+    exercises = [e for name in ([unit] if unit else course.unit_names) for e in course.unit(name).exercises]
+    made = 0
+    for seed in itertools.count(SEED + 1000):
+        for exercise in exercises:
+            pack = record(exercise, seed)
+            for candidate in [exercise.solution, *(right.candidate for right in exercise.rights)]:
+                verdict = judge(pack, run_all(candidate, pack))
+                yield (
+                    ""
+                    if verdict.passed
+                    else f"{exercise.id}, {candidate.__name__}, seed {seed}: {first_sentence(verdict)}"
+                )
+                made += 1
+                if made >= checks:
+                    return
+        record.cache_clear()

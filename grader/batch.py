@@ -19,7 +19,7 @@ import grader
 from grader import sandbox
 from grader.course import Course, load_course
 from grader.grade import Options, grade, unreadable, wanted
-from grader.judge import wrong_answers
+from grader.recognise import wrong_answers
 from grader.render.results import Row, grades_csv, json_line, row
 from grader.subject import Worker
 from grader.submission import SubmissionError, parse, read_regular
@@ -122,7 +122,7 @@ def grade_job(job: Job) -> Graded:
     try:
         data = submitted_bytes(job)
         digest = hashlib.sha256(data).hexdigest()
-        found = parse(data, job.path)
+        found = parse(data, Path(job.path).name)
     except SubmissionError as error:
         verdicts = unreadable(unit, error, job.options)
         verdicts = [replace(v, isolation=pool.isolation) for v in verdicts]

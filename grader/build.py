@@ -10,7 +10,6 @@ import ast
 import re
 import shutil
 import tempfile
-import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,10 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from grader.course import Course, CourseError, Unit, solution_source
 from grader.exercise import LEVELS, Exercise
+from grader.stubs import solution_cell
 
 MARKER = re.compile(r"^<!-- exercise: (\w+) -->$", re.MULTILINE)
 SECTION = re.compile(r"^(?=## )", re.MULTILINE)
-BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
-BEGIN_HELPERS, END_HELPERS = "### BEGIN HELPERS", "### END HELPERS"
 SETUP = """\
 import math
 
@@ -47,7 +45,7 @@ def build(course: Course, units: Sequence[str], into: Path) -> list[Path]:
         solution.parent.mkdir(parents=True, exist_ok=True)
         solution.write_text(nbformat.writes(solution_notebook(course, unit)) + "\n", encoding="utf-8")
         written.append(solution)
-    for name, text in released(course, into / "solutions", units).items():
+    for name, text in released(into / "solutions", units).items():
         release = into / "assignments" / name / f"{name}.ipynb"
         release.parent.mkdir(parents=True, exist_ok=True)
         release.write_text(text, encoding="utf-8")
@@ -108,10 +106,13 @@ def lesson_cells(text: str) -> Iterator[Any]:
                 yield from (new_markdown_cell(text.strip()) for text in SECTION.split(part) if text.strip())
 
 
-def marks(grade_id: str, *, grade: bool = False, solution: bool = False, locked: bool = False, points: int | None = None) -> dict[str, Any]:
+def marks(
+    grade_id: str, *, grade: bool = False, solution: bool = False, locked: bool = False, points: int | None = None
+) -> dict[str, Any]:
     """Return nbgrader's cell metadata (schema 3)."""
     found = {
-        "grade": grade, "grade_id": grade_id, "locked": locked, "schema_version": 3, "solution": solution, "task": False,
+        "grade": grade, "grade_id": grade_id, "locked": locked, "schema_version": 3, "solution": solution,
+        "task": False,
     }  # fmt: skip
     return found if points is None else {**found, "points": points}
 
@@ -138,7 +139,12 @@ def heading(unit: Unit, exercise: Exercise) -> str:
         used = ", ".join(f"`{name}`" for name in exercise.uses)
         lines.append(f"You may call {used}: when this is checked, the reference stands in for it.")
     if exercise.forbid:
-        lines.append("Write it yourself: " + ", ".join(f"`{word}`" for word in exercise.forbid[:8]) + (" ..." if len(exercise.forbid) > 8 else "") + " may not be called.")
+        lines.append(
+            "Write it yourself: "
+            + ", ".join(f"`{word}`" for word in exercise.forbid[:8])
+            + (" ..." if len(exercise.forbid) > 8 else "")
+            + " may not be called."
+        )
     lines.append(f"Stuck? `hint({exercise.name})` gives one more hint each time.")
     return "\n\n".join(lines)
 
@@ -146,12 +152,19 @@ def heading(unit: Unit, exercise: Exercise) -> str:
 def setup(course: Course, unit: Unit) -> str:
     """Return the setup cell: the imports of all solutions, and what earlier units provide."""
     known = {ast.unparse(node) for node in ast.parse(SETUP).body}
-    bound = {alias.asname or alias.name for node in ast.parse(SETUP).body if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names}
+    bound = {
+        alias.asname or alias.name
+        for node in ast.parse(SETUP).body
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for alias in node.names
+    }
     extra: dict[str, None] = {}
     for exercise in unit.exercises:
         for node in imports_of(exercise):
             for alias in node.names:
-                single = ast.Import([alias]) if isinstance(node, ast.Import) else ast.ImportFrom(node.module, [alias], 0)
+                single = (
+                    ast.Import([alias]) if isinstance(node, ast.Import) else ast.ImportFrom(node.module, [alias], 0)
+                )
                 text = ast.unparse(single)
                 if text not in known and (alias.asname or alias.name) not in bound:
                     extra[text] = None
@@ -172,70 +185,7 @@ def imports_of(exercise: Exercise) -> list[ast.Import | ast.ImportFrom]:
     return found
 
 
-def solution_cell(exercise: Exercise) -> str:
-    """Return the solution with markers around what the learner writes; helpers vanish from the stub."""
-    parts = []
-    for _, text in solution_source(exercise):
-        lines = text.split("\n")
-        for node in ast.parse(text).body:
-            if isinstance(node, (ast.Import, ast.ImportFrom)):
-                continue
-            source = "\n".join(lines[first_line(node) - 1 : node.end_lineno])
-            if getattr(node, "name", "") == exercise.name:
-                parts.append(marked(source))
-            else:
-                parts.append(f"{BEGIN_HELPERS}\n{source}\n{END_HELPERS}")
-    return "\n\n\n".join(parts)
-
-
-def first_line(node: ast.stmt) -> int:
-    """Return a statement's first line, decorators included."""
-    return min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
-
-
-def marked(source: str) -> str:
-    """Put markers around the bodies of a function, or of a class's methods."""
-    node = ast.parse(source).body[0]
-    lines = source.split("\n")
-    if isinstance(node, ast.FunctionDef):
-        edits = [body_edit(node)]
-    elif isinstance(node, ast.ClassDef):
-        edits = [edit for member in node.body for edit in member_edits(member)]
-    else:
-        raise CourseError("a solution is a function or a class")
-    for start, end, indent, begin, finish in sorted(edits, reverse=True):
-        lines[start - 1 : end] = [f"{indent}{begin}", *lines[start - 1 : end], f"{indent}{finish}"]
-    return "\n".join(lines)
-
-
-Edit = tuple[int, int, str, str, str]
-
-
-def body_edit(node: ast.FunctionDef) -> Edit:
-    """Return where the body of a function, without its docstring, begins and ends."""
-    body = node.body[1:] if ast.get_docstring(node) is not None and len(node.body) > 1 else node.body
-    return first_line(body[0]), body[-1].end_lineno or body[-1].lineno, " " * body[0].col_offset, BEGIN, END
-
-
-def member_edits(member: ast.stmt) -> list[Edit]:
-    """Return the edits for one member of a class: bodies of public methods, private members whole."""
-    if isinstance(member, ast.Expr) and isinstance(member.value, ast.Constant):
-        return []
-    if isinstance(member, ast.AnnAssign) and member.value is None:
-        return []
-    name = getattr(member, "name", "_")
-    if isinstance(member, ast.FunctionDef) and (not name.startswith("_") or name.endswith("__")):
-        return [body_edit(member)]
-    return [(first_line(member), member.end_lineno or member.lineno, " " * member.col_offset, BEGIN_HELPERS, END_HELPERS)]
-
-
-def without_helpers(source: str) -> str:
-    """Remove marked helpers from a solution cell."""
-    pattern = rf"^[ \t]*{BEGIN_HELPERS}\n.*?^[ \t]*{END_HELPERS}\n*"
-    return re.sub(pattern, "", source + "\n", flags=re.DOTALL | re.MULTILINE).strip("\n")
-
-
-def released(course: Course, solutions: Path, units: Sequence[str]) -> dict[str, str]:
+def released(solutions: Path, units: Sequence[str]) -> dict[str, str]:
     """Run nbgrader's own GenerateAssignment in a scratch course and return the text of each release notebook."""
     from grader.nbgrader.release import generate
 
@@ -245,14 +195,3 @@ def released(course: Course, solutions: Path, units: Sequence[str]) -> dict[str,
             shutil.copytree(solutions / name, root / "solutions" / name)
         generate(root, units)
         return {name: (root / "assignments" / name / f"{name}.ipynb").read_text(encoding="utf-8") for name in units}
-
-
-def leaked_lines(exercise: Exercise, release: str) -> list[str]:
-    """Return lines of the solution's body that a release notebook still holds."""
-    source = solution_cell(exercise)
-    bodies = re.findall(rf"{BEGIN}\n(.*?)\n\s*{END}", source, flags=re.DOTALL)
-    bodies += re.findall(rf"{BEGIN_HELPERS}\n(.*?)\n\s*{END_HELPERS}", source, flags=re.DOTALL)
-    lines = [line.strip() for body in bodies for line in textwrap.dedent(body).split("\n")]
-    code = "\n".join(c["source"] for c in nbformat.reads(release, 4)["cells"] if c["cell_type"] == "code")
-    shown = {line.strip() for line in code.split("\n")}
-    return [line for line in lines if len(line) > 12 and line in shown]

@@ -1,40 +1,365 @@
-"""The `grader` command."""
+"""The `grader` command. Exit codes: 0 all passed, 1 something failed, 2 usage, 3 infrastructure."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+OK, FAILED, USAGE, INFRASTRUCTURE = 0, 1, 2, 3
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-console = Console()
+console = Console(highlight=False)
+
+UnitName = Annotated[str | None, typer.Option("--unit", help="Only this unit.")]
+ExerciseName = Annotated[str | None, typer.Option("--exercise", help="Only this exercise.")]
+Level = Annotated[str, typer.Option("--isolation", help="auto, portable, linux or strict.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Draw other random inputs than by default.")]
 
 
 @app.callback()
 def options() -> None:
     """Check, grade and author torch-dojo exercises."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # exercises are small: threads would only wait for one another
 
 
 @app.command()
-def audit(target: str = typer.Argument("", help="a unit, or unit/exercise; everything by default")) -> None:
+def check(
+    target: Annotated[str, typer.Argument(help="A notebook, a .py file, a unit or an exercise.")],
+    unit: UnitName = None,
+    exercise: ExerciseName = None,
+    seed: Seed = None,
+    isolation: Level = "auto",
+    hidden: Annotated[bool, typer.Option("--hidden", help="Run the hidden cases too, as grading does.")] = False,
+) -> None:
+    """Check your own notebook or file and say what is wrong and why."""
+    from grader.learner import check_file, remember
+    from grader.render.text import number, text, totals
+
+    path, unit_name, wanted = resolve(target, unit, exercise)
+    verdicts = check_file(path, unit_name, wanted, seed=seed, level=isolation, hidden=hidden)
+    for verdict in verdicts:
+        console.print(escape(text(verdict)), soft_wrap=True)
+    points, most = totals(verdicts)
+    console.print(f"{number(points)} of {most} points ({path})", soft_wrap=True)
+    remember(unit_name, verdicts)
+    raise typer.Exit(OK if all(v.passed for v in verdicts) else FAILED)
+
+
+def resolve(target: str, unit: str | None, exercise: str | None) -> tuple[Path, str, str | None]:
+    """Turn a file, a unit or an exercise into (file, unit, exercise)."""
+    from grader.course import load_course
+    from grader.learner import own_file
+
+    course = load_course()
+    path = Path(target)
+    if path.suffix in (".ipynb", ".py"):
+        name = unit or (course.find(exercise)[0].name if exercise else unit_of(path, course.unit_names))
+        return path, name, exercise
+    if target in course.unit_names:
+        return own_file(course, target), target, exercise
+    found = course.find(target)
+    return own_file(course, found[0].name), found[0].name, found[1].id
+
+
+def unit_of(path: Path, names: tuple[str, ...]) -> str:
+    """Guess a file's unit from its name or its folder."""
+    for name in (path.stem, path.resolve().parent.name):
+        if name in names:
+            return name
+    raise typer.BadParameter(f"{path} does not carry a unit's name; say --unit (one of: {', '.join(names)})")
+
+
+@app.command()
+def grade(
+    folder: Annotated[Path, typer.Argument(help="nbgrader's layout: <student>/<unit>/<unit>.ipynb or .py.")],
+    out: Annotated[Path, typer.Option("--out", help="Where results.jsonl and grades.csv are written.")],
+    unit: UnitName = None,
+    exercise: ExerciseName = None,
+    seed: Seed = None,
+    workers: Annotated[int, typer.Option("--workers", help="Workers at a time; as many as cores by default.")] = 0,
+    isolation: Level = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after an interrupted run.")] = False,
+    scheduler: Annotated[str | None, typer.Option("--scheduler", help="A dask scheduler, tcp://host:port.")] = None,
+    timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Write the seconds each exercise took.")] = True,
+) -> None:
+    """Grade a class: hundreds of untrusted submissions."""
+    rows = run_class(folder, out, unit, exercise, seed, workers, isolation, resume, scheduler, timing)
+    summary(rows, out)
+    raise typer.Exit(OK if all(r["status"] == "passed" for r in rows) else FAILED)
+
+
+def run_class(
+    folder: Path, out: Path, unit: str | None, exercise: str | None, seed: int | None, workers: int, level: str,
+    resume: bool, scheduler: str | None, timing: bool,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Grade a class with a progress display."""
+    from grader import batch
+    from grader.course import load_course
+    from grader.grade import Options
+    from grader.record import SEED
+
+    course = load_course()
+    if exercise is not None and unit is None:
+        unit = course.find(exercise)[0].name
+    if unit is not None:
+        course.unit(unit)
+    chosen = Options(SEED if seed is None else seed, exercise=exercise)
+    jobs = batch.find_jobs(folder, course, chosen, level, unit)
+    if not jobs:
+        raise typer.BadParameter(f"{folder} holds no submissions (<student>/<unit>/<unit>.ipynb)")
+    with progress_display(len(jobs)) as progress:
+        return batch.run(
+            jobs, out, workers=workers or os.cpu_count() or 1, resume=resume, timing=timing, scheduler=scheduler,
+            progress=progress,
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def progress_display(total: int) -> Iterator[Callable[..., None]]:
+    """Show a bar with the time left on a terminal, and plain lines elsewhere."""
+    if not console.is_terminal:
+        console.print(f"grading {total} submissions", soft_wrap=True)
+
+        def plain(job: Any, graded: Any, done: int, of: int) -> None:  # noqa: ARG001
+            console.print(escape(f"[{done}/{of}] {job.student} {job.unit}"), soft_wrap=True)
+
+        yield plain
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("preparing", total=total)
+
+        def moved(job: Any, graded: Any, done: int, of: int) -> None:  # noqa: ARG001
+            bar.update(task, completed=done, description=escape(job.student[:30]))
+
+        yield moved
+
+
+def summary(rows: list[dict[str, Any]], out: Path) -> None:
+    """Print one line per student and unit, with the misconceptions that were recognised."""
+    from grader.render.results import grouped
+
+    table = Table(title=None)
+    for name, justify in (("student", "left"), ("unit", "left"), ("points", "right"), ("passed", "right")):
+        table.add_column(name, justify=justify, no_wrap=name != "student")  # type: ignore[arg-type]
+    table.add_column("what went wrong", overflow="fold")
+    for (student, unit), own in grouped(rows).items():
+        points, most = sum(r["points"] for r in own), sum(r["max_points"] for r in own)
+        passed = sum(r["status"] == "passed" for r in own)
+        table.add_row(escape(student), unit, f"{points:.2f} / {most}", f"{passed} / {len(own)}", escape(trouble(own)))
+    console.print(table)
+    levels = ", ".join(sorted({r["isolation"] for r in rows}))
+    console.print(f"isolation: {levels}", soft_wrap=True)
+    console.print(f"results: {out / 'results.jsonl'}, {out / 'grades.csv'}", soft_wrap=True)
+
+
+def trouble(rows: list[dict[str, Any]]) -> str:
+    """Say in a few words what went wrong in one submission."""
+    if all(r["status"] == "not_attempted" for r in rows):
+        return "not attempted"
+    messages = {r["findings"][0]["message"] for r in rows if r["findings"]}
+    if len(messages) == 1 and all(r["status"] == "error" for r in rows):
+        return str(messages.pop())
+    parts = []
+    for r in rows:
+        if r["misconception"]:
+            parts.append(f"{r['exercise']}: {r['misconception']}")
+        elif r["status"] in ("failed", "partly", "error"):
+            first = r["findings"][0]["message"] if r["findings"] else r["status"]
+            parts.append(f"{r['exercise']}: {first[:90]}")
+    missing = sum(r["status"] == "not_attempted" for r in rows)
+    return "\n".join(parts + ([f"{missing} not attempted"] if missing else []))
+
+
+@app.command()
+def regrade(
+    folder: Annotated[Path, typer.Argument(help="The class, as for grade.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder with the earlier results.")],
+    unit: UnitName = None,
+    seed: Seed = None,
+    workers: Annotated[int, typer.Option("--workers")] = 0,
+    isolation: Level = "auto",
+) -> None:
+    """Grade again (after a mended exercise, say) and show whose points changed."""
+    from grader import batch
+
+    before = batch.read_rows(out / batch.RESULTS) if (out / batch.RESULTS).exists() else []
+    if not before:
+        raise typer.BadParameter(f"{out} holds no earlier results: use grade")
+    after = run_class(folder, out, unit, None, seed, workers, isolation, False, None, True)
+    table = Table("student", "unit", "exercise", "before", "after")
+    changed = batch.changes(before, after)
+    for student, of, exercise, old, new in changed:
+        table.add_row(
+            escape(student), of, exercise, "-" if old is None else f"{old:g}", "-" if new is None else f"{new:g}"
+        )
+    console.print(table if changed else "no points changed")
+
+
+@app.command()
+def status() -> None:
+    """Show how far you are: points per unit, as of your last checks."""
+    from grader.learner import progress_rows
+
+    table = Table("unit", "points", "passed", "next")
+    for row in progress_rows():
+        table.add_row(*row)
+    console.print(table)
+
+
+@app.command()
+def hint(exercise: Annotated[str, typer.Argument(help="An exercise.")], level: int = 0) -> None:
+    """Show the next hint for an exercise; each call shows one more."""
+    from grader.learner import next_hint
+
+    console.print(escape(next_hint(exercise, level)), soft_wrap=True)
+
+
+@app.command()
+def reset(
+    exercise: Annotated[str, typer.Argument(help="An exercise.")],
+    submission: Annotated[Path | None, typer.Option("--submission", help="Your notebook, if it is elsewhere.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Put an exercise's cell back to the empty stub; your notebook is backed up first."""
+    from grader.course import load_course
+    from grader.learner import own_file, reset_exercise
+
+    course = load_course()
+    unit, found = course.find(exercise)
+    path = submission or own_file(course, unit.name)
+    if not yes and not typer.confirm(f"Replace your {found.name} in {path} by the empty stub?"):
+        raise typer.Exit(OK)
+    backup = reset_exercise(course, unit, found, path)
+    console.print(f"{found.name} is a stub again; the notebook as it was: {backup}", soft_wrap=True)
+
+
+@app.command()
+def doctor() -> None:
+    """Look for what is missing on this machine and say how to mend it."""
+    from grader.doctor import examine
+
+    problems = 0
+    for name, state, fix in examine():
+        console.print(
+            f"{'ok  ' if not fix else 'FIX '} {name}: {state}" + (f"\n       {fix}" if fix else ""),
+            soft_wrap=True,
+            markup=False,
+        )
+        problems += bool(fix)
+    raise typer.Exit(INFRASTRUCTURE if problems else OK)
+
+
+@app.command("build")
+def build_command(
+    unit: UnitName = None,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if a notebook is stale.")] = False,
+) -> None:
+    """Make solutions/ and assignments/ from reference/."""
+    from grader.build import build, stale
+    from grader.course import load_course
+
+    course = load_course()
+    units = [unit] if unit else list(course.unit_names)
+    if not check:
+        for path in build(course, units, course.root):
+            console.print(str(path.relative_to(course.root)), soft_wrap=True)
+        return
+    old = stale(course, units)
+    for name in old:
+        console.print(f"stale: {name}", soft_wrap=True)
+    if old:
+        console.print("run: grader build")
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def audit(
+    target: Annotated[str, typer.Argument(help="A unit, or unit/exercise; everything by default.")] = "",
+    mutate: Annotated[bool, typer.Option("--mutate", help="Try mechanical mutants of the solutions too.")] = False,
+) -> None:
     """Check the course itself: wrong answers must be caught, right ones must pass."""
     from grader.audit import audit as run
     from grader.course import load_course
 
     unit, _, exercise = target.partition("/")
     count = 0
-    for name, problems in run(load_course(), unit or None, exercise or None):
-        console.print(f"{name}: {'clean' if not problems else f'{len(problems)} problems'}", highlight=False)
+    course = load_course()
+    for name, problems in run(course, unit or None, exercise or None):
+        console.print(f"{name}: {'clean' if not problems else f'{len(problems)} problems'}", soft_wrap=True)
         for problem in problems:
-            console.print(f"  {problem}", highlight=False, markup=False)
+            console.print(f"  {problem}", markup=False, soft_wrap=True)
         count += len(problems)
-    raise typer.Exit(1 if count else 0)
+    if mutate:
+        count += mutants(course, unit or None, exercise or None)
+    raise typer.Exit(FAILED if count else OK)
+
+
+def mutants(course: Any, unit: str | None, exercise: str | None) -> int:
+    """Report how many mutants of the solutions are rejected; returns the number of unexplained survivors."""
+    from grader.mutate import mutate_course
+
+    rejected = total = unexplained = 0
+    for name, report in mutate_course(course, unit, exercise):
+        rejected, total = rejected + report.rejected, total + report.behaving
+        console.print(f"{name}: {report.rejected} of {report.behaving} mutants rejected", soft_wrap=True)
+        for survivor in report.survivors:
+            console.print(survivor.text(), markup=False, soft_wrap=True)
+            unexplained += survivor.reason is None
+    share = 100.0 * rejected / total if total else 100.0
+    console.print(
+        f"{rejected} of {total} behaving mutants rejected ({share:.1f} %), {unexplained} survivors unexplained"
+    )
+    return unexplained
+
+
+@app.command()
+def soak(
+    checks: Annotated[int, typer.Option("--checks", help="How many checks of right answers to make.")] = 1000,
+    unit: UnitName = None,
+) -> None:
+    """Check the right answers over fresh seeds: not one may be rejected."""
+    from grader.audit import soak as run
+    from grader.course import load_course
+
+    made = rejected = 0
+    for text in run(load_course(), checks, unit):
+        made += 1
+        if text:
+            rejected += 1
+            console.print(text, markup=False, soft_wrap=True)
+    console.print(f"{rejected} false rejects in {made} checks")
+    raise typer.Exit(FAILED if rejected else OK)
 
 
 def main() -> None:
-    """Run the command."""
+    """Run the command: whatever goes wrong ends in one sentence and the right exit code."""
+    from grader.course import CourseError
+    from grader.sandbox import Unavailable, WorkerError
+    from grader.submission import SubmissionError
+
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    app()
+    try:
+        app()
+    except (CourseError, SubmissionError) as error:
+        fail(error, USAGE)
+    except (Unavailable, WorkerError) as error:
+        fail(error, INFRASTRUCTURE)
+
+
+def fail(error: Exception, code: int) -> None:
+    """Say what is wrong and end."""
+    Console(stderr=True, highlight=False).print(f"grader: {error}", markup=False, soft_wrap=True)
+    raise SystemExit(code)

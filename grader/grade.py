@@ -14,9 +14,10 @@ from grader.judge import judge
 from grader.meter import Use
 from grader.pack import Pack
 from grader.record import SEED, record
+from grader.slicing import Program
 from grader.source import scan
 from grader.subject import Subject
-from grader.submission import Program, Submission, SubmissionError
+from grader.submission import Submission, SubmissionError
 from grader.verdict import ERROR, NOT_ATTEMPTED, Finding, Verdict
 
 
@@ -47,7 +48,9 @@ def wanted(unit: Unit, options: Options) -> Sequence[Exercise]:
     return unit.exercises if options.exercise is None else (unit.exercise(options.exercise),)
 
 
-def grade(course: Course, unit: Unit, found: Submission, subject: Subject, options: Options = Options()) -> list[Verdict]:  # noqa: B008 - frozen
+def grade(
+    course: Course, unit: Unit, found: Submission, subject: Subject, options: Options = Options()
+) -> list[Verdict]:
     """Grade a submission's exercises, in teaching order."""
     return [grade_exercise(course, exercise, found, subject, options) for exercise in wanted(unit, options)]
 
@@ -81,7 +84,7 @@ def absent(exercise: Exercise, program: Program) -> Verdict:
     return replace(base, status=ERROR, findings=(finding,))
 
 
-def unreadable(unit: Unit, error: SubmissionError, options: Options = Options()) -> list[Verdict]:  # noqa: B008 - frozen
+def unreadable(unit: Unit, error: SubmissionError, options: Options = Options()) -> list[Verdict]:
     """Return the verdicts of a submission that cannot be read."""
     finding = Finding("runs", "unreadable", facts={"text": str(error)})
     return [Verdict(e.id, e.name, ERROR, 0.0, e.points, (finding,)) for e in wanted(unit, options)]

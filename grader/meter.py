@@ -23,11 +23,31 @@ LEARNER_FILE = "<cell "
 """File names of learner code start so: `<cell 3>`."""
 
 FREE = frozenset(
-    "_unsafe_view _reshape_alias detach alias lift_fresh lift size stride sym_size sym_stride sym_numel numel "
-    "storage_offset is_contiguous dim device layout is_same_size".split()
+    [
+        "_unsafe_view",
+        "_reshape_alias",
+        "detach",
+        "alias",
+        "lift_fresh",
+        "lift",
+        "size",
+        "stride",
+        "sym_size",
+        "sym_stride",
+        "sym_numel",
+        "numel",
+        "storage_offset",
+        "is_contiguous",
+        "dim",
+        "device",
+        "layout",
+        "is_same_size",
+    ]
 )
-MATMULS = frozenset("mm addmm bmm baddbmm mv addmv dot vdot addbmm linear _int_mm".split())
-SYNCS = frozenset("_local_scalar_dense nonzero equal is_nonzero masked_select item unique _unique2".split())
+MATMULS = frozenset(["mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "vdot", "addbmm", "linear", "_int_mm"])
+SYNCS = frozenset(
+    ["_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select", "item", "unique", "_unique2"]
+)
 FUNCTION_SYNCS = frozenset(("tolist", "numpy", "__array__"))
 DETOURS = frozenset(("numpy", "__array__", "from_numpy", "data_ptr"))
 ENDLESS = 2_000_000
@@ -61,18 +81,17 @@ class Use:
     line: int = 0
 
 
-class TooManyOps(RuntimeError):
+class TooManyOpsError(RuntimeError):
     """The call was stopped: it had dispatched more operations than any exercise needs."""
 
 
 @lru_cache(maxsize=4096)
-def op_facts(func: Any) -> tuple[str, bool, bool]:
-    """Return an op's name, whether it is free (a view or metadata), and whether it writes into an argument."""
+def op_facts(func: Any) -> tuple[str, bool]:
+    """Return an op's name and whether it is free: a view or metadata."""
     schema = func._schema
     name = schema.name.rpartition("::")[2]
     returns_view = any(r.alias_info is not None and not r.alias_info.is_write for r in schema.returns)
-    writes = any(a.alias_info is not None and a.alias_info.is_write for a in schema.arguments)
-    return name, name in FREE or returns_view or schema.name.startswith("prim::"), writes
+    return name, name in FREE or returns_view or schema.name.startswith("prim::")
 
 
 def tensors_in(value: Any) -> Iterable[Tensor]:
@@ -211,7 +230,7 @@ class _Dispatch(TorchDispatchMode):
         return False
 
     def __init__(self, meter: Meter) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.meter = meter
 
     def __torch_dispatch__(
@@ -219,7 +238,7 @@ class _Dispatch(TorchDispatchMode):
     ) -> Any:
         out = func(*args, **(kwargs or {}))
         meter = self.meter
-        name, free, writes = op_facts(func)
+        name, free = op_facts(func)
         meter.check_name(name)
         if not meter.autograd and torch._C._current_graph_task_id() != -1:
             meter.use("autograd")
@@ -239,7 +258,7 @@ class _Dispatch(TorchDispatchMode):
         totals["syncs"] += name in SYNCS or is_mask_index(name, args)
         totals["moved"] += sum(elements(t) * t.itemsize for t in tensors_in((args, out)) if has_storage(t))
         if totals["ops"] > ENDLESS:
-            raise TooManyOps(f"more than {ENDLESS} operations in one call")
+            raise TooManyOpsError(f"more than {ENDLESS} operations in one call")
 
 
 def is_mask_index(name: str, args: tuple[Any, ...]) -> bool:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import inspect
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,8 +16,19 @@ from grader.course import CourseError, probe_source
 from grader.draw import Draw
 from grader.exercise import Candidate, Case, Cost, Exercise
 from grader.observe import observe
-from grader.pack import DOUBLE, EXPANDED, GIVEN, LAYOUTS, STRIDED, Expected, Pack, Planned, PlannedGrowth
-from grader.tolerance import EXACT, UNIT, Error, Rounding, difference, worst
+from grader.pack import DOUBLE, EXPANDED, GIVEN, LAYOUTS, Expected, Pack, Planned, PlannedGrowth
+from grader.tolerance import EXACT, Error, Rounding, difference, worst
+from grader.variants import (
+    drawn_like,
+    has_float,
+    has_half,
+    has_layouts,
+    input_leaves,
+    nudge,
+    relayout,
+    same_dtypes,
+    to_double,
+)
 from grader.wire import fresh, leaves
 
 SEED = 20_240_229
@@ -89,8 +99,8 @@ class _Recorder:
         for layout in LAYOUTS if with_layouts else ():
             changed = relayout(given, layout, self.exercise.mutates)
             if changed is not None:
-                wide = to_double(changed) if double is not None else None
-                yield Planned(changed, case, layout, replace(self.expect(changed, wide), gradients={}))
+                exact = to_double(changed) if double is not None else None
+                yield Planned(changed, case, layout, replace(self.expect(changed, exact), gradients={}))
 
     def call(self, case: Case) -> Call:
         """Make the call of a case."""
@@ -99,7 +109,8 @@ class _Recorder:
         state = None
         if exercise.is_module and case.init is not None:
             state = self.state(case)
-        signature = inspect.signature(probe or (exercise.solution.forward if state is not None else exercise.solution))
+        plain = getattr(exercise.solution, "forward") if state is not None else exercise.solution  # noqa: B009 - a class
+        signature = inspect.signature(probe or plain)
         skip = 1 if probe or state is not None else 0
         names = [p.name for p in list(signature.parameters.values())[skip:]][: len(case.args)]
         if len(names) < len(case.args):
@@ -183,9 +194,8 @@ class _Recorder:
         seen = observe(candidate, call)
         if seen.raised is not None:
             raised = seen.raised
-            raise CourseError(
-                f"{self.exercise.id}, case {call.label!r}: {who} raises {raised.name} in its {raised.stage}: {raised.text}"
-            )
+            problem = f"{who} raises {raised.name} in its {raised.stage}: {raised.text}"
+            raise CourseError(f"{self.exercise.id}, case {call.label!r}: {problem}")
         return seen
 
     def growths(self) -> Iterator[PlannedGrowth]:
@@ -199,114 +209,6 @@ class _Recorder:
             yield PlannedGrowth(
                 growth.axis, growth.sizes, growth.limits, (calls[0], calls[1]), (seen[0].reading, seen[1].reading)
             )
-
-
-def drawn_like(key: str, tensor: Tensor, draw: Draw) -> Tensor:
-    """Draw a parameter of ordinary size; scales that start at 1 stay near 1."""
-    if not tensor.is_floating_point():
-        return tensor
-    if tensor.ndim >= 2:
-        fan_in = max(tensor.numel() // max(tensor.shape[0], 1), 1)
-        return draw.normal(*tensor.shape, dtype=tensor.dtype) * 1.2 / fan_in**0.5
-    centre = 1.0 if key.endswith("weight") and bool((tensor == 1).all()) else 0.0
-    return centre + 0.4 * draw.normal(*tensor.shape, dtype=tensor.dtype)
-
-
-def mapped(value: Any, change: Callable[[Any], Any], memo: dict[int, Any] | None = None) -> Any:
-    """Apply `change` to the leaves of plain data; a tensor that appears twice stays one tensor."""
-    memo = {} if memo is None else memo
-    if isinstance(value, (list, tuple)):
-        return type(value)(mapped(item, change, memo) for item in value)
-    if isinstance(value, dict):
-        return {key: mapped(item, change, memo) for key, item in value.items()}
-    if isinstance(value, Tensor):
-        if id(value) not in memo:
-            memo[id(value)] = change(value)
-        return memo[id(value)]
-    return change(value)
-
-
-def with_inputs(call: Call, change: Callable[[Any], Any]) -> Call:
-    """Return a call whose inputs, constructor arguments and state went through `change`."""
-    args, kwargs, init, state = mapped((call.args, call.kwargs, call.init, call.state), change)
-    return replace(call, args=args, kwargs=kwargs, init=init, state=state)
-
-
-def to_double(call: Call) -> Call:
-    """Cast every float tensor, and every dtype argument, to float64."""
-
-    def cast(leaf: Any) -> Any:
-        if isinstance(leaf, Tensor) and leaf.is_floating_point():
-            wide = leaf.detach().as_strided(leaf.shape, leaf.stride(), leaf.storage_offset())
-            made = torch.empty_strided(leaf.shape, leaf.stride(), dtype=torch.float64)
-            if 0 in leaf.stride():
-                made = wide.to(torch.float64)
-                made = made.as_strided(leaf.shape, leaf.stride()) if not leaf.numel() else expanded_like(wide)
-            else:
-                made.copy_(wide)
-            return made.requires_grad_(leaf.requires_grad)
-        return torch.float64 if isinstance(leaf, torch.dtype) and leaf.is_floating_point else leaf
-
-    return with_inputs(call, cast)
-
-
-def expanded_like(tensor: Tensor) -> Tensor:
-    """Cast an expanded tensor to float64 and keep it expanded."""
-    index = tuple(slice(0, 1) if step == 0 else slice(None) for step in tensor.stride())
-    return tensor[index].to(torch.float64).expand(tensor.shape)
-
-
-def input_leaves(call: Call) -> Iterator[Any]:
-    """Walk everything that goes into a call."""
-    for _, leaf in leaves([call.args, call.kwargs, call.init, call.state]):
-        yield leaf
-
-
-def has_float(call: Call) -> bool:
-    """Whether a call has float inputs."""
-    return any(
-        (isinstance(leaf, Tensor) and leaf.is_floating_point())
-        or (isinstance(leaf, torch.dtype) and leaf.is_floating_point)
-        for leaf in input_leaves(call)
-    )
-
-
-def has_half(call: Call) -> bool:
-    """Whether a call has float16 or bfloat16 inputs."""
-    return any(
-        isinstance(leaf, Tensor) and leaf.dtype in (torch.float16, torch.bfloat16) for leaf in input_leaves(call)
-    )
-
-
-def same_dtypes(a: Call, b: Call) -> bool:
-    """Whether two calls have inputs of the same dtypes."""
-    kinds = [
-        [
-            leaf.dtype if isinstance(leaf, Tensor) else leaf
-            for leaf in input_leaves(c)
-            if isinstance(leaf, (Tensor, torch.dtype))
-        ]
-        for c in (a, b)
-    ]
-    return kinds[0] == kinds[1]
-
-
-def nudge(wide: Call, given: Call, number: int) -> Call:
-    """Move every float input by one rounding of its given dtype, up or down at random."""
-    source = torch.Generator().manual_seed(number)
-    units = {
-        id(w): UNIT[g.dtype]
-        for w, g in zip(input_leaves(wide), input_leaves(given), strict=True)
-        if isinstance(g, Tensor) and g.dtype in UNIT
-    }
-
-    def move(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor) or id(leaf) not in units:
-            return leaf
-        sign = torch.randint(0, 2, leaf.shape, generator=source, dtype=torch.float64) * 2 - 1
-        return (leaf.detach() * (1 + units[id(leaf)] * sign)).to(leaf.dtype).requires_grad_(leaf.requires_grad)
-
-    return with_inputs(wide, move)
 
 
 def rounding(truth: Observation, like: Observation, nudged: list[Observation], given: Call) -> dict[str, Rounding]:
@@ -341,44 +243,6 @@ def gap(got: Tensor | None, wanted: Tensor) -> Error:
         return EXACT
     found = difference(got, wanted)
     return found if found.max == found.max and found.max != float("inf") else EXACT
-
-
-def has_layouts(case: Case) -> bool:
-    """Whether a case has a float tensor among its positional arguments that can be laid out differently."""
-    return any(isinstance(a, Tensor) and a.numel() > 1 for a in case.args)
-
-
-def relayout(call: Call, layout: str, mutates: tuple[str, ...]) -> Call | None:
-    """Return the call with its tensor arguments laid out differently in memory, or None if none can be."""
-    change = strided if layout == STRIDED else expanded
-    args = tuple(
-        change(a) if isinstance(a, Tensor) and a.numel() > 1 and name not in mutates and not a.requires_grad else a
-        for name, a in zip(call.names, call.args, strict=True)
-    )
-    if all(a is b for a, b in zip(args, call.args, strict=True)):
-        return None
-    return replace(call, args=args, label=f"{call.label} / {layout}", gradients=(), saved=False)
-
-
-def strided(tensor: Tensor) -> Tensor:
-    """Return the same values as every second element of a larger storage, at an offset."""
-    room = (
-        torch.full((*tensor.shape[:-1], 2 * tensor.shape[-1] + 1), 7, dtype=torch.float32).to(tensor.dtype)
-        if tensor.ndim
-        else None
-    )
-    if room is None:
-        return tensor
-    view = room[..., 1::2][..., : tensor.shape[-1]]
-    view.copy_(tensor)
-    return view
-
-
-def expanded(tensor: Tensor) -> Tensor:
-    """Return the first row repeated without memory; other values, so this is a case of its own."""
-    if tensor.ndim < 2 or tensor.shape[0] < 2:
-        return tensor
-    return tensor[:1].contiguous().expand(tensor.shape)
 
 
 __all__ = ["EXPANDED", "GIVEN", "SEED", "record", "run_all"]

@@ -63,7 +63,8 @@ def shorter(value: Tensor) -> str | None:
         for places in range(1, 10):
             text = f"{x:.{places}g}"
             if torch.tensor(float(text), dtype=torch.float32).item() == x:
-                return text if any(c in text for c in ".en") else f"{text}."
+                plain = repr(float(text))
+                return plain.removesuffix("0") if plain.endswith(".0") else plain
         return repr(x)
 
     def nested(numbers: Any) -> str:

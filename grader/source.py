@@ -8,21 +8,82 @@ from itertools import pairwise
 
 from grader.meter import Use
 from grader.names import expand, matches
-from grader.submission import Program
+from grader.slicing import Program
 
 ALLOWED_IMPORTS = frozenset(
-    "torch math cmath typing typing_extensions collections itertools functools dataclasses operator string re random "
-    "statistics heapq bisect copy enum abc numbers fractions decimal contextlib warnings time textwrap einops jaxtyping "
-    "matplotlib IPython __future__".split()
+    [
+        "torch",
+        "math",
+        "cmath",
+        "typing",
+        "typing_extensions",
+        "collections",
+        "itertools",
+        "functools",
+        "dataclasses",
+        "operator",
+        "string",
+        "re",
+        "random",
+        "statistics",
+        "heapq",
+        "bisect",
+        "copy",
+        "enum",
+        "abc",
+        "numbers",
+        "fractions",
+        "decimal",
+        "contextlib",
+        "warnings",
+        "time",
+        "textwrap",
+        "einops",
+        "jaxtyping",
+        "matplotlib",
+        "IPython",
+        "__future__",
+    ]
 )
-FORBIDDEN_CALLS = frozenset("exec eval compile __import__ globals vars open breakpoint input".split())
+FORBIDDEN_CALLS = frozenset(["exec", "eval", "compile", "__import__", "globals", "vars", "open", "breakpoint", "input"])
 FORBIDDEN_TORCH = frozenset(
-    "ops jit compile library _refs _prims _inductor _dynamo _C _VF cpp_extension load_inline multiprocessing "
-    "DisableTorchFunction DisableTorchFunctionSubclass hub fx export".split()
+    [
+        "ops",
+        "jit",
+        "compile",
+        "library",
+        "_refs",
+        "_prims",
+        "_inductor",
+        "_dynamo",
+        "_C",
+        "_VF",
+        "cpp_extension",
+        "load_inline",
+        "multiprocessing",
+        "DisableTorchFunction",
+        "DisableTorchFunctionSubclass",
+        "hub",
+        "fx",
+        "export",
+    ]
 )
 FRAME_NAMES = frozenset(
-    "__globals__ __code__ __closure__ __subclasses__ __builtins__ __loader__ __spec__ f_back f_globals f_locals gi_frame "
-    "tb_frame cr_frame".split()
+    [
+        "__globals__",
+        "__code__",
+        "__closure__",
+        "__subclasses__",
+        "__builtins__",
+        "__loader__",
+        "__spec__",
+        "f_back",
+        "f_globals",
+        "f_locals",
+        "gi_frame",
+        "tb_frame",
+        "cr_frame",
+    ]
 )
 
 

@@ -14,7 +14,7 @@ from grader import sandbox, wire
 from grader.calls import Call, Observation, crashed
 from grader.observe import observe
 from grader.pack import Pack
-from grader.submission import Program
+from grader.slicing import Program
 
 SLACK = 1.0
 """CPU seconds that a worker may use on top of an exercise's own limit: reading the request and packing the reply."""
@@ -27,7 +27,10 @@ Provided = tuple[tuple[str, str], ...]
 class Subject(Protocol):
     """Runs a program on the calls of a pack."""
 
-    isolation: str
+    @property
+    def isolation(self) -> str:
+        """The level of isolation it runs in, in words."""
+        ...
 
     def observe(self, program: Program, provided: Provided, pack: Pack) -> list[Observation]:
         """Return one observation per call of the pack, whatever happens."""
@@ -47,10 +50,16 @@ class InProcess:
 
 
 class Worker:
-    """One sandboxed child, which runs all exercises of one submission; a child that died is replaced."""
+    """One sandboxed child, which runs all exercises of one submission; a child that died is replaced.
 
-    def __init__(self, pool: sandbox.Pool) -> None:
+    Args:
+        pool: where children come from.
+        cap: seconds, by any clock, that no call may exceed; by default only the exercise's CPU time counts.
+    """
+
+    def __init__(self, pool: sandbox.Pool, cap: float | None = None) -> None:
         self.pool = pool
+        self.cap = cap
         self.isolation = pool.isolation
         self.session: sandbox.Session | None = None
         self._lock = threading.Lock()
@@ -109,7 +118,7 @@ class Worker:
     def next_reply(self, token: str, seconds: float) -> Observation | None:
         """Wait for one reply."""
         assert self.session is not None
-        data = wire.unpack(self.session.receive(seconds + SLACK))
+        data = wire.unpack(self.session.receive(seconds + SLACK, self.cap))
         if not isinstance(data, dict) or data.get("token") != token:
             raise ValueError("it does not belong to the question")
         content = data["content"]

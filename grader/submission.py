@@ -14,41 +14,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from grader.slicing import Cell, Program, slice_program
+
 MAX_BYTES = 8 * 2**20
 STUB = "raise NotImplementedError"
 
 
 class SubmissionError(ValueError):
     """The submission cannot be read; the text says why, in words for its author."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """A piece of learner code: where it stands, and its text with magics blanked."""
-
-    label: str
-    source: str
-    tree: ast.Module | None
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """The part of a submission that one exercise needs: (file name, source) pairs to run in order."""
-
-    name: str
-    parts: tuple[tuple[str, str], ...]
-    broken: str | None = None
-
-    @property
-    def found(self) -> bool:
-        """Whether the submission defines the name at all."""
-        return bool(self.parts)
-
-    @property
-    def text(self) -> str:
-        """The parts in one text, for a person."""
-        return "\n".join(re.sub(r"\n\s*\n+", "\n", source).strip("\n") for _, source in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,98 +120,6 @@ def make_cell(label: str, source: str) -> Cell:
         line = getattr(error, "lineno", None)
         where = f" (line {line})" if line else ""
         return Cell(file, cleaned, None, f"{type(error).__name__}{where}: {getattr(error, 'msg', error)}")
-
-
-def bound_names(node: ast.stmt) -> set[str]:
-    """Return the names a top-level statement binds."""
-    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        return {node.name}
-    if isinstance(node, (ast.Import, ast.ImportFrom)):
-        return {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-    names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    inner = {
-        name
-        for n in ast.walk(node)
-        if isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom))
-        for name in bound_names(n)
-    }
-    return names | inner if isinstance(node, (ast.If, ast.Try, ast.For, ast.With, ast.While)) else names
-
-
-def used_names(node: ast.AST) -> set[str]:
-    """Return every name a piece of code reads, strings in annotations left aside."""
-    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-
-
-def patched_name(node: ast.stmt) -> str | None:
-    """Return X for `X.attribute = ...` and for a function decorated with `@something(X)`: both add to X."""
-    if isinstance(node, ast.Assign) and len(node.targets) == 1:
-        target: ast.expr = node.targets[0]
-        if isinstance(target, ast.Attribute):
-            while isinstance(target, ast.Attribute):
-                target = target.value
-            return target.id if isinstance(target, ast.Name) else None
-    if isinstance(node, ast.FunctionDef):
-        for decorator in node.decorator_list:
-            if isinstance(decorator, ast.Call) and decorator.args and isinstance(decorator.args[0], ast.Name):
-                return decorator.args[0].id
-    return None
-
-
-def is_import(node: ast.stmt) -> bool:
-    """Whether a statement is an import."""
-    return isinstance(node, (ast.Import, ast.ImportFrom))
-
-
-def slice_program(cells: tuple[Cell, ...], name: str, provided: frozenset[str]) -> Program:
-    """Collect the top-level statements that define `name` and, transitively, what it uses."""
-    statements = [(index, node) for index, cell in enumerate(cells) if cell.tree for node in cell.tree.body]
-    bindings = [(index, node, bound_names(node)) for index, node in statements]
-    imported = {n for _, node, names in bindings if is_import(node) for n in names}
-    if not any(name in names for *_, names in bindings):
-        return Program(name, (), broken_definition(cells, name))
-    needed, todo = set(), [name]
-    chosen: set[int] = set()
-    while todo:
-        wanted = todo.pop()
-        if wanted in needed or (wanted in provided and wanted != name):
-            continue
-        needed.add(wanted)
-        for position, (_, node, names) in enumerate(bindings):
-            adds = patched_name(node) == wanted and wanted not in imported
-            if position not in chosen and (wanted in names or adds) and not is_course_import(node):
-                chosen.add(position)
-                todo += used_names(node)
-    kept = [(bindings[p][0], bindings[p][1]) for p in sorted(chosen)]
-    futures = [(i, n) for i, n in statements if isinstance(n, ast.ImportFrom) and n.module == "__future__"]
-    return Program(name, tuple(render_parts(cells, futures + kept)))
-
-
-def is_course_import(node: ast.stmt) -> bool:
-    """Whether a statement imports from the course or the grader: neither is there when grading."""
-    return isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("grader", "reference")
-
-
-def broken_definition(cells: tuple[Cell, ...], name: str) -> str | None:
-    """Say which unreadable cell seems to define `name`."""
-    for cell in cells:
-        if cell.error and re.search(rf"^\s*(def|class)\s+{re.escape(name)}\b", cell.source, re.MULTILINE):
-            return f"{cell.label[1:-1]}: {cell.error}"
-    return None
-
-
-def render_parts(cells: tuple[Cell, ...], kept: list[tuple[int, ast.stmt]]) -> Iterable[tuple[str, str]]:
-    """Yield (file name, source) per cell, with every other line blank so that line numbers stay true."""
-    for index in dict.fromkeys(i for i, _ in kept):
-        lines = cells[index].source.split("\n")
-        keep = [False] * (len(lines) + 1)
-        for i, node in kept:
-            if i == index:
-                decorators = getattr(node, "decorator_list", [])
-                first = min([node.lineno, *(d.lineno for d in decorators)])
-                for line in range(first, (node.end_lineno or node.lineno) + 1):
-                    keep[line] = True
-        yield cells[index].label, "\n".join(text if keep[n] else "" for n, text in enumerate(lines, 1))
 
 
 def load_program(program: Program, provided: Iterable[tuple[str, str]] = ()) -> Callable[..., Any]:

@@ -62,6 +62,8 @@ EXACT = Error(0.0, 0.0)
 DOUBLE = Error(FORMULA, FORMULA)
 GRADIENT_FLOOR = 1e-6
 """Gradients of a weighting of order 1 that are smaller than this are noise where the true gradient is 0."""
+RELATIVE_FLOOR = 1e-4
+"""So is a gradient this much smaller than the largest one of the same call."""
 DOUBLE_PER_FLOAT = 64 * 2.0**-29
 """A rounding in float64 is 2^-29 of one in float32; a correct float64 run may lose some tens of them."""
 

@@ -142,7 +142,8 @@ def pack(value: Any) -> bytes:
     """Turn plain data into bytes; raises `WireError` for anything else."""
     writer = _Writer()
     skeleton = json.dumps(writer.node(value), allow_nan=False, separators=(",", ":")).encode()
-    return len(skeleton).to_bytes(8, "big") + skeleton + save(writer.tensors)
+    blob: bytes = save(writer.tensors)
+    return len(skeleton).to_bytes(8, "big") + skeleton + blob
 
 
 class _Reader:

@@ -10,8 +10,10 @@ from typing import Any
 
 from grader import wire
 from grader.calls import Call, Observation, Raised
-from grader.observe import describe, observe, quiet
-from grader.submission import Program, load_program
+from grader.observe import observe, quiet
+from grader.plain import describe
+from grader.slicing import Program
+from grader.submission import load_program
 
 Receive = Callable[[], bytes]
 Send = Callable[[bytes], None]

@@ -29,7 +29,7 @@ class ClearHelpers(NbGraderPreprocessor):  # type: ignore[misc]
 
     def preprocess_cell(self, cell: Any, resources: Any, cell_index: int) -> tuple[Any, Any]:  # noqa: ARG002
         """Remove marked helpers from one cell."""
-        from grader.build import without_helpers
+        from grader.stubs import without_helpers
 
         if cell.cell_type == "code":
             cell.source = without_helpers(cell.source)
@@ -64,8 +64,8 @@ def generate(root: Path, units: Sequence[str]) -> None:
     config.CourseDirectory.root = str(root)
     config.CourseDirectory.source_directory = "solutions"
     config.CourseDirectory.release_directory = "assignments"
-    config.CourseDirectory.db_url = f"sqlite:///{root / 'gradebook.db'}"
-    config.GenerateAssignment.preprocessors = [dotted(cls) for cls in PREPROCESSORS]
+    config.GenerateAssignment.no_database = True
+    config.GenerateAssignment.preprocessors = [dotted(cls) for cls in PREPROCESSORS if cls is not SaveCells]
     for unit in units:
         config.CourseDirectory.assignment_id = unit
         converter = GenerateAssignment(coursedir=CourseDirectory(config=config), config=config)

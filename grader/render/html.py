@@ -57,9 +57,7 @@ def html(verdict: Verdict) -> str:
         verdict=verdict,
         colour=COLOURS.get(verdict.status, "#57606a"),
         status=translate(STATUS[verdict.status]),
-        points=translate(
-            N_("{points} of {most} points"), points=number(verdict.points), most=verdict.max_points
-        ),
+        points=translate(N_("{points} of {most} points"), points=number(verdict.points), most=verdict.max_points),
         rows=rows,
         more=translate(N_("and {count} more cases"), count=left) if left > 0 else "",
         hint=translate(N_("hint: {hint}"), hint=verdict.hint) if verdict.hint else "",
