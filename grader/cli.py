@@ -29,7 +29,9 @@ Seed = Annotated[int | None, typer.Option("--seed", help="Draw other random inpu
 @app.callback()
 def options() -> None:
     """Check, grade and author torch-dojo exercises."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # exercises are small: threads would only wait for one another
+    import torch
+
+    torch.set_num_threads(1)  # exercises are small: more threads would only wait for one another
 
 
 @app.command()

@@ -123,8 +123,13 @@ def changed_globals(before: dict[str, Any], *, draws: bool) -> list[tuple[str, s
 
 @contextlib.contextmanager
 def kept_globals() -> Iterator[None]:
-    """Put process-wide settings back to what they were."""
+    """Run with one thread, and put process-wide settings back to what they were.
+
+    Exercises are small: more threads than one would only wait for one another.
+    """
     state = global_state()
+    if state["threads"] != 1:
+        torch.set_num_threads(1)
     try:
         yield
     finally:
