@@ -141,11 +141,12 @@ def silent_stderr() -> Iterator[None]:
 def hint(candidate: Callable[..., Any] | str) -> None:
     """Show the next hint of an exercise; each call shows one more, from a nudge to nearly the answer."""
     from grader.course import load_course
+    from grader.render.messages import hint_text
 
     name = candidate if isinstance(candidate, str) else candidate.__name__
     _, exercise = load_course().find(name)
     number = _TRIES[exercise.id] = min(_TRIES.get(exercise.id, 0) + 1, len(exercise.hints))
-    print(f"hint {number} of {len(exercise.hints)}: {exercise.hints[number - 1]}")  # noqa: T201
+    print(hint_text(number, exercise.hints))  # noqa: T201
 
 
 def reproduce(candidate: Callable[..., Any], case: str) -> Any:

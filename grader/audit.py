@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import itertools
 from collections.abc import Iterator
@@ -56,6 +57,21 @@ def audit_exercise(unit: Unit, exercise: Exercise) -> Iterator[Problem]:
         *example_problems(exercise),
     ]:
         yield Problem(where, text)
+
+
+def unit_problems(unit: Unit) -> Iterator[Problem]:
+    """Yield helpers of the same name that differ: in the unit's notebook the later one would replace the earlier."""
+    helpers: dict[str, tuple[str, str]] = {}
+    for exercise in unit.exercises:
+        for _, text in solution_source(exercise):
+            for node in ast.parse(text).body:
+                name = getattr(node, "name", "")
+                if not name or name == exercise.name:
+                    continue
+                first, source = helpers.setdefault(name, (exercise.id, ast.unparse(node)))
+                if source != ast.unparse(node):
+                    where = f"reference/{unit.name}/{exercise.id}.py"
+                    yield Problem(where, f"its helper {name} differs from the one in {first}.py: rename one of them")
 
 
 def declaration_problems(exercise: Exercise, pack: Pack) -> Iterator[str]:
@@ -149,6 +165,8 @@ def audit(course: Course, unit: str | None = None, exercise: str | None = None) 
         for declared in found.exercises:
             if exercise in (None, declared.id):
                 yield f"{name}/{declared.id}", list(audit_exercise(found, declared))
+        if exercise is None:
+            yield name, list(unit_problems(found))
 
 
 def soak(course: Course, checks: int, unit: str | None = None) -> Iterator[str]:

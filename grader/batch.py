@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
@@ -89,14 +90,21 @@ def submitted_file(folder: Path, unit: str) -> tuple[Path, str]:
     return folder, f"there is no {unit}.ipynb, and several others: {', '.join(p.name for p in others)}"
 
 
-@lru_cache(maxsize=4)
+_ONE_AT_A_TIME = threading.Lock()
+
+
 def open_pool(level: str) -> sandbox.Pool:
-    """Open the sandbox of this process, once."""
+    """Open the sandbox of this process, once; it closes when the process ends."""
+    with _ONE_AT_A_TIME:
+        return _open_pool(level)
+
+
+@lru_cache(maxsize=4)
+def _open_pool(level: str) -> sandbox.Pool:
     torch.set_num_threads(1)
-    return sandbox.open(level, entry=ENTRY)
-
-
-_PREPARING = threading.Lock()
+    pool = sandbox.open(level, entry=ENTRY)
+    atexit.register(pool.close)
+    return pool
 
 
 @lru_cache(maxsize=64)
@@ -108,7 +116,7 @@ def _prepare(root: str, unit: str, options: Options) -> None:
 
 def prepare(root: str, unit: str, options: Options) -> None:
     """Run truth, solution and wrong answers of a unit once, before any thread needs them."""
-    with _PREPARING:
+    with _ONE_AT_A_TIME:
         _prepare(root, unit, options)
 
 
@@ -235,7 +243,7 @@ def on_cluster(jobs: Sequence[Job], scheduler: str) -> Iterator[tuple[Job, Grade
 
     with Client(scheduler, set_as_default=False) as client:
         running: dict[Any, Job] = {client.submit(grade_job, job, pure=False, retries=3): job for job in jobs}
-        for future in completed(list(running)):
+        for future in completed(list(running), loop=client.loop):
             yield running[future], future.result()
 
 

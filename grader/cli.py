@@ -365,3 +365,7 @@ def fail(error: Exception, code: int) -> None:
     """Say what is wrong and end."""
     Console(stderr=True, highlight=False).print(f"grader: {error}", markup=False, soft_wrap=True)
     raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

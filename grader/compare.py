@@ -47,7 +47,9 @@ def compare_leaf(planned: Planned, path: str, got: Any, wanted: Any, like: Any) 
     elif type(got) is not type(like):
         yield finding(planned, "type", "type", path=path, got=type_name(got), wanted=type_name(like))
     elif type(like) is float:
-        yield from compare_values(planned, path, as_tensor(got), as_tensor(float(wanted)), as_tensor(like))
+        yield from compare_values(
+            planned, path, as_tensor(got), as_tensor(float(wanted)), as_tensor(like), planned.dtype
+        )
     elif got != wanted:
         yield finding(planned, "values", "plain_value", path=path, got=shorten(repr(got)), wanted=shorten(repr(wanted)))
 
@@ -63,13 +65,18 @@ def compare_tensor(planned: Planned, path: str, got: Tensor, wanted: Tensor, lik
         yield from compare_values(planned, path, got, wanted, like)
 
 
-def compare_values(planned: Planned, path: str, got: Tensor, wanted: Tensor, like: Tensor) -> Iterator[Finding]:
-    """Yield values that are not close enough; nan and inf must stand in the same places."""
+def compare_values(
+    planned: Planned, path: str, got: Tensor, wanted: Tensor, like: Tensor, dtype: torch.dtype | None = None
+) -> Iterator[Finding]:
+    """Yield values that are not close enough; nan and inf must stand in the same places.
+
+    `dtype` is the precision that the value was computed in, where that is not the tensor's own.
+    """
     if not like.is_floating_point():
         if not torch.equal(got, wanted.to(got.dtype)):
             yield value_finding(planned, "values", "values_exact", path, got, wanted, Error(0.0, 0.0), Error(0.0, 0.0))
         return
-    limit = limit_for(planned, path, like.dtype)
+    limit = limit_for(planned, path, dtype or like.dtype)
     wanted_here = wanted.to(like.dtype) if like.dtype in (torch.float16, torch.bfloat16) else wanted
     strange = strange_places(got, wanted_here)
     if strange is not None:

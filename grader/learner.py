@@ -17,6 +17,7 @@ from grader.course import Course, Unit, load_course
 from grader.exercise import Exercise
 from grader.grade import Options, grade
 from grader.record import SEED
+from grader.render.messages import hint_text
 from grader.subject import Worker
 from grader.verdict import Verdict
 
@@ -90,7 +91,7 @@ def next_hint(exercise: str, level: int = 0) -> str:
     number = max(1, min(number, len(found.hints)))
     state.setdefault("hints", {})[key] = number
     write_state(course, state)
-    return f"hint {number} of {len(found.hints)}: {found.hints[number - 1]}"
+    return hint_text(number, found.hints)
 
 
 def stub_source(course: Course, unit: Unit, exercise: Exercise) -> str:

@@ -51,6 +51,8 @@ SYNCS = frozenset(
 FUNCTION_SYNCS = frozenset(("tolist", "numpy", "__array__"))
 DETOURS = frozenset(("numpy", "__array__", "from_numpy", "data_ptr"))
 ENDLESS = 2_000_000
+FEW_NUMBERS = 64
+"""As many numbers may enter a result through `torch.tensor([...])`; more were computed outside of torch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,13 +181,14 @@ class Meter:
         if (self.patterns and matches(name, self.patterns)) or name in DETOURS:
             self.use(name)
 
-    def made(self, tensor: Tensor) -> None:
-        """Count a tensor that an op returned, if its storage is new."""
+    def made(self, tensor: Tensor, *, lifted: bool = False) -> None:
+        """Count a tensor that an op returned, if its storage is new; a lifted one came from Python numbers or NumPy."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self.known or key in self.live:
             return
-        self.born.add(key)
+        if not lifted or tensor.numel() <= FEW_NUMBERS:
+            self.born.add(key)
         size = storage.nbytes()
         self.live[key] = weakref.ref(storage, lambda _: self._died(key, size))
         self.alive += size
@@ -245,7 +248,7 @@ class _Dispatch(TorchDispatchMode):
         if name == "lift_fresh" or not free:
             for tensor in tensors_in(out):
                 if has_storage(tensor):
-                    meter.made(tensor)
+                    meter.made(tensor, lifted=name == "lift_fresh")
         if not free:
             self.count(name, args, out)
         return out

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from grader.calls import Call
 from grader.exercise import Case, Cost, Exercise
 from grader.meter import Reading
 from grader.tolerance import Rounding
+from grader.wire import leaves
 
 GIVEN, DOUBLE, STRIDED, EXPANDED = "given", "double", "strided", "expanded"
 LAYOUTS = (STRIDED, EXPANDED)
@@ -53,6 +55,13 @@ class Planned:
     variant: str
     expected: Expected
     cost: Cost | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The coarsest float dtype among the inputs: what Python numbers in the result are computed in."""
+        inputs = (self.call.args, self.call.kwargs, self.call.state)
+        found = [leaf.dtype for _, leaf in leaves(inputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+        return min(found, key=lambda dtype: dtype.itemsize, default=torch.float64)
 
 
 @dataclass(frozen=True, slots=True)

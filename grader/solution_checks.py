@@ -15,6 +15,8 @@ from grader.pack import Pack
 from grader.tolerance import difference
 from grader.wire import fresh
 
+LARGEST_NUMERIC = 2000
+
 
 def gradcheck_problems(exercise: Exercise, pack: Pack) -> Iterator[str]:
     """Compare the solution's gradients with numeric ones on the smallest differentiable calls."""
@@ -33,30 +35,30 @@ def size_of(call: Call) -> int:
 
 def numeric_gap(candidate: Candidate, call: Call) -> float:
     """Return the largest relative gap between autograd and central differences along one random direction."""
-    args, kwargs = fresh((call.args, call.kwargs))
-    inputs = dict(zip(call.names, args, strict=True)) | kwargs
-    wanted = [inputs[name] for name in call.gradients if isinstance(inputs.get(name), torch.Tensor)]
-    if not wanted or size_of(call) > 2000:
+    inputs = call.inputs
+    wanted = [name for name in call.gradients if isinstance(inputs.get(name), torch.Tensor)]
+    if not wanted or size_of(call) > LARGEST_NUMERIC:
         return 0.0
     source = torch.Generator().manual_seed(call.seed)
-    ways = [torch.randn(t.shape, generator=source, dtype=t.dtype) for t in wanted]
+    ways = {name: torch.randn(inputs[name].shape, generator=source, dtype=inputs[name].dtype) for name in wanted}
 
-    def total(step: float, *, graph: bool) -> torch.Tensor:
-        for tensor, start, way in zip(wanted, starts, ways, strict=True):
-            tensor.requires_grad_(requires_grad=False)
-            tensor.copy_(start + step * way)
-            tensor.requires_grad_(graph)
-        result = candidate(*args, **kwargs)
+    def total(step: float, *, graph: bool) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        args, kwargs = fresh((call.args, call.kwargs))  # generators among them start anew
+        moved = dict(zip(call.names, args, strict=True)) | kwargs
+        points = {name: (moved[name].detach() + step * ways[name]).requires_grad_(graph) for name in wanted}
+        args = tuple(points.get(name, value) for name, value in zip(call.names, args, strict=True))
+        result = candidate(*args, **(kwargs | {k: v for k, v in points.items() if k in kwargs}))
         first = result[0] if isinstance(result, (list, tuple)) else result
         weight = torch.randn(first.shape, generator=torch.Generator().manual_seed(1), dtype=first.dtype)
         finite = torch.isfinite(first.detach())
-        return (torch.where(finite, first, 0.0) * weight).sum()
+        return (torch.where(finite, first, 0.0) * weight).sum(), list(points.values())
 
-    starts = [t.detach().clone() for t in wanted]
-    gradients = torch.autograd.grad(total(0.0, graph=True), wanted, allow_unused=True)
-    along = sum(((g * w).sum() for g, w in zip(gradients, ways, strict=True) if g is not None), torch.zeros(()))
+    value, points = total(0.0, graph=True)
+    gradients = torch.autograd.grad(value, points, allow_unused=True)
+    pairs = zip(gradients, ways.values(), strict=True)
+    along = sum(((g * w).sum() for g, w in pairs if g is not None), torch.zeros(()))
     step = 1e-6
-    numeric = (total(step, graph=False) - total(-step, graph=False)) / (2 * step)
+    numeric = (total(step, graph=False)[0] - total(-step, graph=False)[0]) / (2 * step)
     scale = max(float(numeric.abs()), 1e-3)
     return difference(along.double() / scale, numeric.double() / scale).max if float(numeric.abs()) > 1e-6 else 0.0
 

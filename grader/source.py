@@ -137,7 +137,8 @@ def bad_torch_parts(parts: list[str], patterns: tuple[str, ...], line: int) -> I
     """Yield the forbidden components of a dotted name below torch."""
     for part in parts:
         private = part.startswith("_") and not part.startswith("__")
-        if part in FORBIDDEN_TORCH or private or (patterns and matches(part, patterns)):
+        named = patterns and (matches(part, patterns) or matches(part.lower(), patterns))
+        if part in FORBIDDEN_TORCH or private or named:
             yield ".".join(["torch", *parts]), line
             return
 
@@ -147,8 +148,15 @@ def bad_call(node: ast.Call) -> Iterator[tuple[str, int]]:
     name = node.func.id if isinstance(node.func, ast.Name) else ""
     if name in FORBIDDEN_CALLS:
         yield name, node.lineno
-    if name == "getattr" and len(node.args) > 1 and not isinstance(node.args[1], (ast.Constant, ast.Name)):
+    if name == "getattr" and len(node.args) > 1 and is_computed(node.args[1]):
         yield "getattr", node.lineno
+
+
+def is_computed(name: ast.expr) -> bool:
+    """Whether an attribute's name is put together: `f"weight_l{k}"` is honest, its beginning is there to read."""
+    if isinstance(name, ast.JoinedStr) and isinstance(name.values[0], ast.Constant):
+        return not str(name.values[0].value)[:1].isalpha()
+    return not isinstance(name, (ast.Constant, ast.Name))
 
 
 def bad_attribute(node: ast.Attribute, aliases: dict[str, str], patterns: tuple[str, ...]) -> Iterator[tuple[str, int]]:

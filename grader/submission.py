@@ -131,6 +131,10 @@ def load_program(program: Program, provided: Iterable[tuple[str, str]] = ()) -> 
     """
     module = types.ModuleType("submission")
     scope = module.__dict__
-    for label, source in [*provided, *program.parts]:
+    for label, source in provided:  # each by itself: private helpers of two solutions may carry the same name
+        own = dict(scope)
+        exec(compile(source, label, "exec", dont_inherit=True), own)  # noqa: S102 - the course's own code
+        scope.update({name: value for name, value in own.items() if not name.startswith("_")})
+    for label, source in program.parts:
         exec(compile(source, label, "exec", dont_inherit=True), scope)  # noqa: S102 - this is what the sandbox is for
     return scope[program.name]  # type: ignore[no-any-return]

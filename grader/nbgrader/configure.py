@@ -28,17 +28,19 @@ def configure(config: Any, root: Path, course_id: str = "torch-dojo") -> None:
     course.release_directory = "assignments"
     own_commands()
     config.GenerateAssignment.preprocessors = release_preprocessors()
+    config.Autograde.exporter_class = f"{OWN}reading.SubmissionExporter"
+    config.Autograde.pre_convert_hook = f"{OWN}reading.accept_renamed"
     config.Autograde.sanitize_preprocessors = [
         f"{STOCK}ClearOutput",
-        f"{OWN}RestoreCells",
-        f"{OWN}EscapeMarkdown",
+        f"{OWN}restore.RestoreCells",
+        f"{OWN}markdown.EscapeMarkdown",
         f"{STOCK}OverwriteKernelspec",
         f"{STOCK}CheckCellMetadata",
     ]
     config.Autograde.autograde_preprocessors = [
-        f"{OWN}TrustedExecute",
+        f"{OWN}execute.TrustedExecute",
         f"{STOCK}LimitOutput",
-        f"{STOCK}SaveAutoGrades",
+        f"{OWN}scores.SaveScores",
         f"{STOCK}AssignLatePenalties",
         f"{STOCK}CheckCellMetadata",
     ]

@@ -54,7 +54,7 @@ PREPROCESSORS = [
 
 def dotted(cls: type) -> str:
     """Return a class's dotted name: nbgrader's formgrader needs names, not classes, in its configuration."""
-    module = "nbgrader.preprocessors" if cls.__module__.startswith("nbgrader.preprocessors") else "grader.nbgrader"
+    module = "nbgrader.preprocessors" if cls.__module__.startswith("nbgrader.preprocessors") else cls.__module__
     return f"{module}.{cls.__name__}"
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 from nbgrader.api import Gradebook
 from nbgrader.preprocessors import NbGraderPreprocessor
-
-HARMFUL = re.compile(r"<(?=[A-Za-z/!?])|(?i:javascript|vbscript|data)(?=\s*:)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,11 @@ class Original:
         }  # fmt: skip
         return found if self.points is None else {**found, "points": self.points}
 
+    @property
+    def fixed(self) -> bool:
+        """Whether its text and its place are not the learner's to choose."""
+        return self.locked or not self.solution
+
 
 def originals(gradebook: Any, notebook: str, assignment: str) -> dict[str, Original]:
     """Read the graded, solution and locked cells of a notebook from the gradebook, in their order."""
@@ -53,24 +58,51 @@ def originals(gradebook: Any, notebook: str, assignment: str) -> dict[str, Origi
     return result
 
 
-def restored(cells: list[Any], known: dict[str, Original]) -> list[Any]:
-    """Return a submission's cells with every known cell in its proper form.
+def restored(cells: Sequence[Any], known: dict[str, Original]) -> list[Any]:
+    """Return a submission's cells with every known cell in its proper form and place.
 
     The learner's text survives in solution cells (the first with an id counts); locked cells and check cells get
-    the gradebook's text; copies and invented marks lose their marks; what was deleted comes back at the end.
+    the gradebook's text, and their place if they were moved; copies and invented marks lose their marks; what was
+    deleted comes back.
     """
-    kept, seen = [], set()
+    kept: list[tuple[str, Any]] = []
+    seen: set[str] = set()
     for cell in cells:
         name = claimed_name(cell)
         cell.metadata.clear()
         original = known.get(name)
         if original is not None and name not in seen:
             seen.add(name)
-            kept.append(renewed(cell, original))
-        elif original is None or original.solution:
-            kept.append(cell)  # a copy of a solution cell stays as ordinary code: its last definition counts
-    missing = [renewed(None, original) for name, original in known.items() if name not in seen]
-    return kept + missing
+            kept.append((name, renewed(cell, original)))
+        elif original is None or not original.fixed:
+            kept.append(("", cell))  # a copy of a solution cell stays as ordinary code: its last definition counts
+    return [cell for _, cell in in_place(kept, known)]
+
+
+def in_place(kept: list[tuple[str, Any]], known: dict[str, Original]) -> list[tuple[str, Any]]:
+    """Put moved locked cells and missing cells directly behind the known cell that they followed."""
+    astray = misplaced([name for name, _ in kept if name], known)
+    moved = {name: cell for name, cell in kept if name in astray}
+    result = [(name, cell) for name, cell in kept if name not in astray]
+    before = ""
+    for name, original in known.items():
+        places = [own for own, _ in result]
+        if name not in places:
+            position = places.index(before) + 1 if before else 0
+            result.insert(position, (name, moved.get(name) or renewed(None, original)))
+        before = name
+    return result
+
+
+def misplaced(found: Sequence[str], known: dict[str, Original]) -> set[str]:
+    """Name the locked cells that stand on the wrong side of another known cell."""
+    rank = {name: number for number, name in enumerate(known)}
+    return {
+        name
+        for i, name in enumerate(found)
+        if known[name].fixed
+        and (any(rank[n] > rank[name] for n in found[:i]) or any(rank[n] < rank[name] for n in found[i + 1 :]))
+    }
 
 
 def claimed_name(cell: Any) -> str:
@@ -82,18 +114,19 @@ def claimed_name(cell: Any) -> str:
 
 def renewed(cell: Any, original: Original) -> Any:
     """Return a cell with the gradebook's type and marks, and its text unless the text is the learner's."""
-    own_text = cell is not None and original.solution and not original.locked
-    source = cell.source if own_text else original.source
-    if cell is None and original.solution and original.cell_type == "code":
-        source = f"# this cell (id: {original.name}) was missing from the submission"
-    make = new_code_cell if original.cell_type == "code" else new_markdown_cell
-    made = make(source, metadata={"nbgrader": original.marks})
+    source = original.source if cell is None or original.fixed else cell.source
+    is_code = original.cell_type == "code"
+    if cell is None and not original.fixed:
+        source = ("# " if is_code else "") + f"this cell (id: {original.name}) was missing from the submission"
+    made = (new_code_cell if is_code else new_markdown_cell)(source, metadata={"nbgrader": original.marks})
     if cell is not None and "id" in cell:
         made["id"] = cell["id"]
+    if cell is not None and not is_code and not original.fixed and "attachments" in cell:
+        made["attachments"] = cell["attachments"]
     return made
 
 
-def unique_ids(cells: list[Any]) -> None:
+def unique_ids(cells: Sequence[Any]) -> None:
     """Give every cell an id of its own."""
     seen: set[str] = set()
     for number, cell in enumerate(cells):
@@ -117,18 +150,7 @@ class RestoreCells(NbGraderPreprocessor):  # type: ignore[misc]
         nb.cells = restored(list(nb.cells), known)
         nb.nbformat, nb.nbformat_minor = 4, 5
         unique_ids(nb.cells)
-        nb.metadata.pop("widgets", None)
+        nb.metadata = NotebookNode(language_info=NotebookNode(name="python"))
+        if facts.get("problem"):
+            nb.metadata["grader"] = NotebookNode(problem=facts["problem"])
         return nb, resources
-
-
-class EscapeMarkdown(NbGraderPreprocessor):  # type: ignore[misc]
-    """Makes tags and script links in a learner's Markdown harmless: feedback pages show them as text."""
-
-    def preprocess_cell(self, cell: Any, resources: Any, cell_index: int) -> tuple[Any, Any]:  # noqa: ARG002
-        """Escape one cell."""
-        if cell.cell_type == "raw":
-            cell.cell_type = "markdown"
-        if cell.cell_type == "markdown":
-            cell.source = HARMFUL.sub(lambda m: "&lt;" if m[0] == "<" else f"{m[0]}\u200b", cell.source)
-            cell.pop("attachments", None)
-        return cell, resources

@@ -109,7 +109,10 @@ SENTENCES = {
 }
 """One sentence per kind of finding. A sentence continues "your function ..."."""
 
-HIDDEN = N_("a hidden case ({category})")
+
+def hint_text(number: int, hints: tuple[str, ...]) -> str:
+    """Write one of an exercise's hints with its number."""
+    return translate(N_("hint {number} of {count}: {hint}"), number=number, count=len(hints), hint=hints[number - 1])
 
 
 @lru_cache

@@ -1,0 +1,168 @@
+"""Grading a class: order, damage, resuming, workers, cluster, spreadsheets."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from helpers import NO_SHIFT, RIGHT, ROOT, STUB, UNIT, hand_in
+
+from grader import batch, sandbox
+from grader.course import load_course
+from grader.grade import Options
+
+OPTIONS = Options(exercise="softmax")
+
+
+@pytest.fixture
+def students(tmp_path):
+    folder = tmp_path / "submitted"
+    hand_in(folder, "ann", RIGHT)
+    hand_in(folder, "bob", NO_SHIFT)
+    hand_in(folder, "cy", STUB)
+    hand_in(folder, "dee", "def softmax(x, dim=-1):\n    while True: pass")
+    hand_in(folder, "eve", "import os\ndef softmax(x, dim=-1):\n    os._exit(0)")
+    hand_in(folder, "=SUM(A1)", RIGHT, kind=".py")
+    hand_in(folder, 'quote"comma,', RIGHT)
+    (folder / "fay" / UNIT).mkdir(parents=True)
+    (folder / "fay" / UNIT / f"{UNIT}.ipynb").write_text("{damaged")
+    (folder / "gus").mkdir()
+    renamed = hand_in(folder, "hal", RIGHT)
+    renamed.rename(renamed.with_name("my solution.ipynb"))
+    (folder / "ivy").symlink_to(folder / "ann")
+    return folder
+
+
+def grade(folder, out, level="portable", **options):
+    jobs = batch.find_jobs(folder, load_course(ROOT), OPTIONS, level, UNIT)
+    return batch.run(jobs, out, timing=False, **options)
+
+
+def by_student(rows):
+    return {r["student"]: r for r in rows}
+
+
+def test_every_submission_gets_its_row(students, tmp_path):
+    rows = by_student(grade(students, tmp_path / "out", workers=2))
+    assert {name: r["status"] for name, r in rows.items()} == {
+        "ann": "passed", "bob": "partly", "cy": "not_attempted", "dee": "error", "eve": "error", "=SUM(A1)": "passed",
+        'quote"comma,': "passed", "fay": "error", "gus": "error", "hal": "passed",
+    }  # fmt: skip
+    assert rows["bob"]["misconception"] == "no_shift"
+    assert "CPU time" in rows["dee"]["findings"][0]["message"]
+    assert "valid JSON" in rows["fay"]["findings"][0]["message"]
+    assert "nothing was handed in" in rows["gus"]["findings"][0]["message"]
+    written = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert by_student(written) == rows
+    assert list(written[0]) == [
+        "schema", "student", "unit", "exercise", "status", "points", "max_points", "findings", "misconception", "hint",
+        "isolation", "seconds", "grader_version", "source_sha256",
+    ]  # fmt: skip
+    sheet = list(csv.reader((tmp_path / "out" / "grades.csv").read_text().splitlines()))
+    assert sheet[0][:5] == ["student", "unit", "points", "max_points", "softmax"]
+    names = [line[0] for line in sheet]
+    assert "'=SUM(A1)" in names
+    assert 'quote"comma,' in names
+
+
+def test_grades_do_not_depend_on_workers_or_level(students, tmp_path):
+    levels = ["portable"]
+    for level in ("linux", "strict"):
+        try:
+            sandbox.open(level, entry=batch.ENTRY, preload=()).close()
+        except sandbox.Unavailable:
+            continue
+        levels.append(level)
+    runs = [(level, workers) for level in levels for workers in ((1, 2, 4) if level == levels[-1] else (2,))]
+    results = []
+    for level, workers in runs:
+        rows = grade(students, tmp_path / f"{level}{workers}", level=level, workers=workers)
+        results.append([{**r, "isolation": ""} for r in rows if r["student"] not in ("dee",)])
+    assert all(r == results[0] for r in results)
+
+
+def test_a_finished_submission_is_not_graded_again(students, tmp_path, monkeypatch):
+    grade(students, tmp_path / "out")
+    before = (tmp_path / "out" / "results.jsonl").read_bytes()
+    asked = []
+    real = batch.grade_job
+    monkeypatch.setattr(batch, "grade_job", lambda job: asked.append(job.student) or real(job))
+    grade(students, tmp_path / "out", resume=True)
+    assert asked == []
+    assert (tmp_path / "out" / "results.jsonl").read_bytes() == before
+    hand_in(students, "bob", RIGHT)
+    rows = by_student(grade(students, tmp_path / "out", resume=True))
+    assert asked == ["bob"]
+    assert rows["bob"]["status"] == "passed"
+
+
+def command(folder, out, *more):
+    return [
+        sys.executable, "-m", "grader.cli", "grade", str(folder), "--out", str(out), "--exercise", "softmax",
+        "--isolation", "portable", "--no-timing", "--workers", "2", *more,
+    ]  # fmt: skip
+
+
+def test_a_killed_run_resumes_to_the_same_bytes(tmp_path):
+    folder = tmp_path / "submitted"
+    for number in range(12):
+        hand_in(folder, f"s{number:02}", [RIGHT, NO_SHIFT, STUB][number % 3] + f"\n# {number}\n")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(folder, whole), cwd=ROOT, capture_output=True, check=False)
+    chance = random.Random(5)
+    for _ in range(3):
+        process = subprocess.Popen(
+            command(folder, killed, "--resume"), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        wanted = lines_of(killed) + chance.randint(1, 3)
+        while process.poll() is None and lines_of(killed) < wanted:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        journal = killed / batch.JOURNAL
+        with journal.open("ab") as file:
+            file.write(b'{"key": "half a li')  # as a kill in the middle of a write leaves it
+    subprocess.run(command(folder, killed, "--resume"), cwd=ROOT, capture_output=True, check=False)
+    for name in (batch.RESULTS, batch.GRADES):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+
+
+def lines_of(out):
+    journal = out / batch.JOURNAL
+    return journal.read_bytes().count(b'"rows"') if journal.exists() else 0
+
+
+def test_regrading_names_whose_points_changed(students, tmp_path):
+    before = grade(students, tmp_path / "out")
+    hand_in(students, "bob", RIGHT)
+    after = grade(students, tmp_path / "out")
+    changed = batch.changes(before, after)
+    assert [(c[0], c[4]) for c in changed] == [("bob", 5.0)]
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_same_and_survives_a_lost_worker(students, tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setenv("TORCH_DOJO_ROOT", str(ROOT))
+    here = grade(students, tmp_path / "here")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None
+    ) as cluster:
+        jobs = batch.find_jobs(students, load_course(ROOT), OPTIONS, "portable", UNIT)
+        lost = []
+
+        def lose_one(job, graded, done, of):
+            if not lost:
+                lost.append(next(iter(cluster.workers.values())).pid)
+                os.kill(lost[0], signal.SIGKILL)
+
+        there = batch.run(
+            jobs, tmp_path / "there", timing=False, scheduler=cluster.scheduler_address, progress=lose_one
+        )
+    assert lost
+    assert there == here

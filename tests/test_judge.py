@@ -1,0 +1,194 @@
+"""From observations to a verdict: statuses, points, misconceptions, gates."""
+
+import pytest
+import torch
+
+from grader import Case, Cost, Exercise
+from grader.judge import judge
+from grader.meter import Use
+from grader.record import record, run_all
+from grader.render.messages import sentence
+from grader.verdict import Item, score
+
+
+def scale(x, factor=2.0):
+    if x.ndim == 0:
+        raise ValueError("x has no dimensions")
+    return x * factor
+
+
+EXERCISE = Exercise(scale, 5, gradients=("x",), cost=Cost(ops=3, maxel="x"), forbid=("softmax",))
+
+
+@EXERCISE.truth
+def truth(x, factor=2.0):
+    return x + x * (factor - 1)
+
+
+@EXERCISE.cases
+def cases(draw):
+    yield Case("plain", draw.normal(3, 2))
+    yield Case("another factor", draw.normal(4), factor=3.0)
+    yield Case("large", 1e4 * draw.normal(2, 5), hidden=True)
+    yield Case("a number", torch.tensor(1.0), raises=ValueError)
+
+
+@EXERCISE.growth("rows", sizes=(8, 16), ops=0)
+def rows(draw, size):
+    return Case(f"{size} rows", draw.normal(size, 2))
+
+
+@EXERCISE.wrong("Use the argument.")
+def ignores_factor(x, factor=2.0):
+    return scale(x)
+
+
+@EXERCISE.wrong("Raise ValueError for a number.", caught_by="errors")
+def accepts_numbers(x, factor=2.0):
+    return x * factor
+
+
+PACK = record(EXERCISE)
+
+
+def verdict(candidate, pack=PACK):
+    return judge(pack, run_all(candidate, pack))
+
+
+def kinds(candidate):
+    return {f.kind for f in verdict(candidate).findings}
+
+
+def test_the_solution_passes_with_all_points():
+    found = verdict(scale)
+    assert (found.status, found.points, found.findings, found.hint) == ("passed", 5.0, (), None)
+
+
+def test_a_misconception_is_named_with_its_hint():
+    found = verdict(ignores_factor)
+    assert (found.status, found.misconception, found.hint) == ("partly", "ignores_factor", "Use the argument.")
+    assert 0 < found.points < 5
+
+
+def test_a_misconception_beside_another_mistake_is_still_named():
+    def both(x, factor=2.0):
+        return x * 2.0  # the factor ignored, and no error raised
+
+    assert verdict(both).misconception == "ignores_factor"
+
+
+def test_a_new_mistake_has_no_hint():
+    found = verdict(lambda x, factor=2.0: x - factor)
+    assert (found.misconception, found.hint) == (None, None)
+
+
+def test_a_stub_is_not_attempted():
+    def stub(x, factor=2.0):
+        raise NotImplementedError
+
+    assert (verdict(stub).status, verdict(stub).points) == ("not_attempted", 0.0)
+
+
+def test_code_that_always_raises_is_an_error():
+    def broken(x, factor=2.0):
+        return undefined_name  # noqa: F821
+
+    found = verdict(broken)
+    assert (found.status, found.points) == ("error", 0.0)
+    assert "NameError" in sentence(found.findings[0])
+
+
+def test_forbidden_calls_are_a_gate():
+    def cheat(x, factor=2.0):
+        torch.softmax(x.reshape(-1), 0)
+        return scale(x, factor)
+
+    found = verdict(cheat)
+    assert (found.status, found.points, found.findings[0].check) == ("failed", 0.0, "forbidden")
+
+
+def test_forbidden_source_is_a_gate():
+    found = judge(PACK, run_all(scale, PACK), [Use("torch.softmax", "<cell 2>", 7)])
+    assert found.points == 0.0
+    assert "cell 2, line 7" in sentence(found.findings[0])
+
+
+def test_always_raising_the_wanted_error_earns_nothing():
+    def lazy(x, factor=2.0):
+        raise ValueError
+
+    assert verdict(lazy).points == 0.0
+
+
+@pytest.mark.parametrize(
+    ("candidate", "kind"),
+    [
+        (lambda x, factor=2.0: None, "type"),
+        (lambda x, factor=2.0: [scale(x, factor)], "type"),
+        (lambda x, factor=2.0: scale(x, factor)[None], "rank"),
+        (lambda x, factor=2.0: scale(x, factor)[:1], "shape"),
+        (lambda x, factor=2.0: scale(x, factor).to(torch.float16), "dtype"),
+        (lambda x, factor=2.0: scale(x, factor).float().to(x.dtype), "float32_inside"),
+        (lambda x, factor=2.0: scale(x, factor) * 1.001, "values"),
+        (lambda x, factor=2.0: scale(x, factor) * torch.nan, "nan"),
+        (lambda x, factor=2.0: scale(x, factor) + torch.inf, "inf"),
+        (lambda x, factor=2.0: scale(x.detach(), factor), "no_gradient"),
+        (lambda x, factor=2.0: scale(x, factor) + (x - x.detach()), "gradient_values"),
+        (lambda x, factor=2.0: (torch.rand(1), scale(x, factor))[1], "global"),
+    ],
+)
+def test_each_kind_of_mistake_is_told_apart(candidate, kind):
+    assert kind in kinds(candidate)
+
+
+def test_loops_are_told_by_their_growth():
+    def loop(x, factor=2.0):
+        scale(x, factor)
+        return torch.stack([row * factor for row in x])
+
+    found = verdict(loop)
+    assert "growth_ops" in {f.kind for f in found.findings}
+    assert "a Python loop over rows" in " ".join(sentence(f) for f in found.findings)
+
+
+def test_budgets_wait_for_right_values():
+    def wrong_and_slow(x, factor=2.0):
+        return torch.stack([row * factor for row in x]) + 1 if x.ndim else scale(x)
+
+    assert not {"cost", "growth"} & {f.check for f in verdict(wrong_and_slow).findings}
+
+
+def test_hidden_cases_can_be_left_out():
+    visible = PACK.visible()
+    assert "large" not in {p.case.name for p in visible.planned}
+    assert judge(visible, run_all(scale, visible)).hidden_left
+
+
+def test_snippets_rebuild_the_input():
+    found = verdict(lambda x, factor=2.0: x * 0 if x.ndim else scale(x))
+    finding = next(f for f in found.findings if f.case == "another factor")
+    seen = {}
+    exec(finding.snippet.replace("scale(", "keep("), {"torch": torch, "keep": lambda x, factor: seen.update(x=x)})
+    own = next(p.call.args[0] for p in PACK.planned if p.call.label == "another factor")
+    assert torch.equal(seen["x"], own)
+
+
+def test_points_follow_the_shares():
+    def items(**right):
+        return tuple(Item(c, str(n), ok) for c, flags in right.items() for n, ok in enumerate(flags))
+
+    assert score(items(numerics=[True], edges=[True], gradients=[True], budget=[True]), 8) == 8
+    assert score(items(numerics=[True, False], edges=[True], gradients=[True], budget=[True]), 8) == 6
+    assert score(items(numerics=[True], edges=[False], gradients=[True], budget=[True]), 10) == 8
+    assert score(items(numerics=[True, False]), 10) == 5  # what is missing goes to numerics
+    assert score(items(numerics=[False], edges=[True], gradients=[True], budget=[True]), 8) == 0
+    assert score((), 5) == 0
+
+
+def test_the_same_seed_gives_the_same_pack():
+    first, again = record(EXERCISE, 5), record.__wrapped__(EXERCISE, 5)
+    assert first is not again
+    for a, b in zip(first.planned, again.planned, strict=True):
+        assert a.call.label == b.call.label
+        assert all(torch.equal(x, y) for x, y in zip(a.call.args, b.call.args, strict=True))
+    assert not torch.equal(record(EXERCISE, 6).planned[0].call.args[0], first.planned[0].call.args[0])

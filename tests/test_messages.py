@@ -1,0 +1,81 @@
+"""Sentences in English and Chinese: no key is missing, and every placeholder is there."""
+
+import ast
+import io
+import re
+from pathlib import Path
+
+import pytest
+from babel.messages.extract import extract_from_dir
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po
+
+import grader
+from grader.render.messages import SENTENCES, sentence
+from grader.render.text import text
+from grader.verdict import Finding, Verdict
+
+PACKAGE = Path(grader.__file__).parent
+FOLDER = PACKAGE / "locale" / "zh" / "LC_MESSAGES"
+TEXTS = sorted({found[2] for found in extract_from_dir(PACKAGE, [("**.py", "python")], keywords={"N_": None})})
+
+
+@pytest.fixture(scope="module")
+def chinese():
+    with (FOLDER / "grader.po").open("rb") as file:
+        return read_po(file)
+
+
+def placeholders(message):
+    return set(re.findall(r"{(\w+)", message))
+
+
+@pytest.mark.parametrize("message", TEXTS)
+def test_every_text_is_translated_with_its_placeholders(message, chinese):
+    found = chinese.get(message)
+    assert found is not None, "add it to grader.po"
+    assert found.string
+    assert placeholders(found.string) == placeholders(message)
+
+
+def test_nothing_obsolete_is_translated(chinese):
+    assert {message.id for message in chinese if message.id} == set(TEXTS)
+
+
+def test_the_compiled_catalogue_is_fresh(chinese):
+    compiled = io.BytesIO()
+    write_mo(compiled, chinese)
+    assert (FOLDER / "grader.mo").read_bytes() == compiled.getvalue(), "compile grader.po again"
+
+
+def used_kinds():
+    """Kinds of findings that appear as literals where findings are made."""
+    for path in PACKAGE.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("finding", "Finding"):
+                yield from (a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str))
+
+
+def test_every_kind_that_is_used_has_a_sentence():
+    checks = {"cost", "growth"}
+    kinds = {kind for kind in used_kinds() if "_" in kind and kind not in checks}
+    assert kinds
+    assert kinds <= set(SENTENCES)
+
+
+FINDING = Finding("shape", "shape", "a case", {"path": "result", "got": (2, 3), "wanted": (3, 2), "variant": "double"})
+
+
+def test_the_language_follows_the_environment(monkeypatch):
+    monkeypatch.setenv("GRADER_LANG", "zh")
+    assert sentence(FINDING) == "result 的形状是 (2, 3)，应为 (3, 2)"
+    assert "float64" in text(Verdict("f", "f", "failed", 0.0, 5, (FINDING,)))
+    monkeypatch.setenv("GRADER_LANG", "en")
+    assert sentence(FINDING) == "result has shape (2, 3), wanted (3, 2)"
+
+
+@pytest.mark.parametrize("encoding", ["cp936", "ascii", "cp1252"])
+def test_a_narrow_console_prints_everything(encoding, monkeypatch):
+    monkeypatch.setenv("GRADER_LANG", "zh" if encoding == "cp936" else "en")
+    page = text(Verdict("f", "f", "failed", 0.0, 5, (FINDING,)))
+    assert page.encode(encoding).decode(encoding) == page

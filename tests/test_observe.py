@@ -1,0 +1,190 @@
+"""What is written down about a call."""
+
+import random
+
+import pytest
+import torch
+from torch import nn
+
+from grader.calls import Call, Observation
+from grader.observe import observe
+from grader.wire import Opaque, pack, unpack
+
+
+def call(*args, **options):
+    return Call("a case", args, tuple("xyz"[: len(args)]), **options)
+
+
+def test_results_and_gradients():
+    x = torch.randn(3, dtype=torch.float64)
+    seen = observe(lambda x: {"double": 2 * x}, call(x, gradients=("x",)))
+    assert torch.equal(seen.outputs["double"], 2 * x)
+    weight = torch.randn(3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.equal(seen.gradients["x"], 2 * weight)
+
+
+def test_a_result_without_graph_has_no_gradient():
+    assert observe(lambda x: x.detach() * 2, call(torch.randn(3), gradients=("x",))).gradients == {"x": None}
+
+
+@pytest.mark.parametrize(
+    ("function", "kind"),
+    [
+        (lambda x: x.add_(1), "values"),
+        (lambda x: x.requires_grad_() * 2, "requires_grad"),
+        (lambda x: x * 2, None),
+    ],
+)
+def test_changed_inputs_are_named(function, kind):
+    changed = observe(function, call(torch.randn(3))).changed
+    assert changed == (() if kind is None else ((kind, "x"),))
+
+
+def test_lists_that_gain_entries_are_named():
+    assert ("size", "") in observe(lambda x: x.append(1), call([1, 2])).changed
+
+
+def test_arguments_that_may_change_are_reported():
+    seen = observe(lambda x: print(x.add_(1)), call(torch.zeros(2), mutates=("x",)))
+    assert torch.equal(seen.after["x"], torch.ones(2))
+    assert seen.changed == ()
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (lambda x: torch.manual_seed(1), "rng"),
+        (lambda x: torch.rand(2), "rng"),
+        (lambda x: random.random(), "random"),
+        (lambda x: torch.set_default_dtype(torch.float64), "default dtype"),
+        (lambda x: torch.set_grad_enabled(mode=False) and None, "grad mode"),
+    ],
+)
+def test_changed_global_settings_are_named_and_put_back(function, name):
+    before = torch.get_rng_state(), random.getstate(), torch.get_default_dtype(), torch.is_grad_enabled()
+    assert ("global", name) in observe(function, call(torch.zeros(1))).changed
+    after = torch.get_rng_state(), random.getstate(), torch.get_default_dtype(), torch.is_grad_enabled()
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+
+
+def test_draws_can_be_allowed():
+    assert observe(lambda x: torch.rand(2), call(torch.zeros(1), draws=True)).changed == ()
+
+
+@pytest.mark.parametrize("function", [lambda x: x, lambda x: x[1:], lambda x: [x.t()]])
+def test_results_that_share_memory_are_named(function):
+    assert observe(function, call(torch.randn(3, 2))).aliases[0][1] == "x"
+
+
+def test_returning_an_empty_input_itself_is_sharing():
+    assert observe(lambda x: x, call(torch.zeros(0, 3))).aliases
+
+
+def test_exceptions_become_data():
+    def bad(x):
+        raise IndexError("no such place")
+
+    raised = observe(bad, call(torch.zeros(1))).raised
+    assert raised.types[:2] == ("IndexError", "LookupError")
+    assert raised.text == "no such place"
+
+
+def test_an_exception_whose_text_raises_is_survived():
+    class AwfulError(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    def bad(x):
+        raise AwfulError
+
+    assert observe(bad, call(torch.zeros(1))).raised.name == "AwfulError"
+
+
+def test_exit_is_an_exception_like_others():
+    def leave(x):
+        raise SystemExit(0)
+
+    assert observe(leave, call(torch.zeros(1))).raised.name == "SystemExit"
+
+
+class Liar(torch.Tensor):
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        return True
+
+
+def test_a_tensor_subclass_is_no_tensor():
+    seen = observe(lambda x: x.as_subclass(Liar), call(torch.zeros(2)))
+    assert seen.outputs == Opaque("Liar (a Tensor subclass)")
+
+
+def test_generators_are_listed():
+    seen = observe(lambda x: (n * x for n in range(3)), call(torch.ones(2)))
+    assert [float(t[0]) for t in seen.outputs] == [0.0, 1.0, 2.0]
+
+
+class Scale(nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.register_buffer("steps", torch.tensor(0))
+
+    def forward(self, x):
+        if self.training:
+            self.steps += 1
+        self.seen = x.detach() * 2
+        return x * self.weight
+
+
+STATE = {"weight": torch.tensor([2.0, 3.0]), "steps": torch.tensor(5)}
+
+
+def test_modules_are_built_and_loaded():
+    seen = observe(Scale, call(torch.ones(2), init=(2,), state=STATE, train=True, attributes=("seen",)))
+    assert torch.equal(seen.outputs, torch.tensor([2.0, 3.0]))
+    assert int(seen.after["module.steps"]) == 6
+    assert torch.equal(seen.after["seen"], torch.full((2,), 2.0))
+
+
+def test_parameters_have_gradients():
+    x = torch.ones(2)
+    seen = observe(Scale, call(x, init=(2,), state=STATE, gradients=("x", "parameters")))
+    assert set(seen.gradients) == {"x", "module.weight"}
+
+
+def test_a_state_that_does_not_fit_is_named():
+    seen = observe(Scale, call(torch.ones(3), init=(3,), state=STATE))
+    assert seen.raised.stage == "state"
+
+
+PROBE = """
+def twice(candidate, x):
+    return {"first": candidate(x), "second": candidate(x + 1)}
+"""
+
+
+def test_a_probe_drives_the_candidate():
+    seen = observe(lambda x: x * 2, call(torch.ones(1), probe=PROBE))
+    assert [float(v) for v in seen.outputs.values()] == [2.0, 4.0]
+    assert seen.reading.kinds == {"mul": 2}  # the probe's own addition is not counted
+
+
+def test_an_observation_survives_the_wire():
+    seen = observe(Scale, call(torch.ones(2), init=(2,), state=STATE, gradients=("x",)))
+    found = Observation.from_data(unpack(pack(seen.to_data())))
+    assert torch.equal(found.outputs, seen.outputs)
+    assert found.reading == seen.reading
+    assert found.changed == seen.changed
+
+
+def test_nothing_is_printed(capfd):
+    import warnings
+
+    def noisy(x):
+        print("hello")
+        warnings.warn("careful", stacklevel=1)
+        return x * 2
+
+    observe(noisy, call(torch.ones(1)))
+    assert capfd.readouterr() == ("", "")

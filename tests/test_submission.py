@@ -1,0 +1,147 @@
+"""Reading what learners hand in: damaged, renamed, oversized, linked files; slicing out one exercise."""
+
+import json
+import os
+
+import pytest
+
+from grader.submission import MAX_BYTES, SubmissionError, load_program, parse, read, read_regular
+
+
+def notebook(*sources, **extra):
+    cells = [{"cell_type": "code", "source": s, "metadata": {}, "outputs": []} for s in sources]
+    return json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5, **extra}).encode()
+
+
+def program(name, *sources, provided=()):
+    return parse(notebook(*sources), "a.ipynb").program(name, provided)
+
+
+def run(name, *sources):
+    return load_program(program(name, *sources))
+
+
+def test_only_what_is_needed_is_kept():
+    found = program(
+        "f", "import math, torch", "A = 1\nB = 2", "def f(x):\n    return x + A + math.floor(0)", "print(f(1))\n1 / 0"
+    )
+    assert "B" not in found.text
+    assert "print" not in found.text
+    assert "torch" in found.text  # on one line with what might be needed
+    assert load_program(found)(1) == 2
+
+
+def test_the_last_definition_wins():
+    assert run("f", "def f(): return 1", "def f(): return 2")() == 2
+
+
+def test_a_redefinition_may_build_on_the_first():
+    assert run("f", "def f(): return 1", "g = f", "def f(): return g() + 1")() == 2
+    assert run("f", "def double(h):\n    return lambda: 2 * h()", "def f(): return 3", "f = double(f)")() == 6
+
+
+def test_methods_added_later_belong_to_the_class():
+    source = ["class A: pass", "def size(self): return 3", "A.size = size"]
+    assert run("A", *source)().size() == 3
+
+
+def test_patches_of_modules_are_left_out():
+    found = program("f", "import torch", "torch.allclose = lambda *a: True", "def f(x): return torch.exp(x)")
+    assert "allclose" not in found.text
+
+
+def test_other_broken_cells_do_no_harm():
+    assert run("f", "def broken(:", "def f(): return 1")() == 1
+
+
+def test_the_broken_cell_of_the_exercise_is_named():
+    found = program("f", "x = 1", "def f(x):\n    return (")
+    assert not found.found
+    assert "cell 2" in found.broken
+    assert "line 2" in found.broken
+
+
+def test_line_numbers_stay_true():
+    found = program("f", "x = 1", "\n\ndef helper(): pass\n\ndef f():\n    return helper")
+    label, text = found.parts[0]
+    assert label == "<cell 2>"
+    assert text.split("\n")[4] == "def f():"
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["%matplotlib inline\ndef f(): return 1", "!pip install x\ndef f(): return 1", "%%time\ndef f(): return 1",
+     "def f(): return 1\nf?\n?f"],
+)  # fmt: skip
+def test_magics_are_stripped(source):
+    assert run("f", source)() == 1
+
+
+def test_cells_in_other_languages_are_empty():
+    assert not program("f", "%%bash\ndef f(): return 1").found
+
+
+def test_check_cells_hold_no_learner_code():
+    cells = [
+        {"cell_type": "code", "source": "def f(): return 'learner'", "metadata": {}},
+        {"cell_type": "code", "source": "check(f)", "metadata": {}},
+        {"cell_type": "code", "source": "def f(): return 'tampered'",
+         "metadata": {"nbgrader": {"grade": True, "solution": False, "grade_id": "check_f"}}},
+    ]  # fmt: skip
+    found = parse(json.dumps({"cells": cells}).encode(), "a.ipynb").program("f")
+    assert load_program(found)() == "learner"
+
+
+def test_provided_names_are_left_to_the_reference():
+    found = program("g", "def f(): return 'wrong'", "def g(): return f()", provided=("f",))
+    assert load_program(found, [("<f>", "def f(): return 'right'")])() == "right"
+
+
+def test_imports_from_the_course_are_dropped():
+    found = program("f", "from grader import check\nfrom reference.x import y", "def f(): return check")
+    assert "import" not in found.text
+
+
+def test_a_plain_file_is_one_cell():
+    assert load_program(parse(b"def f():\n    return 5\n", "unit.py").program("f"))() == 5
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"{", "valid JSON"),
+        (b"[]", "no list of cells"),
+        (b'{"cells": 3}', "no list of cells"),
+        ("x = 'ä'".encode("latin-1"), "UTF-8"),
+        (b"[" * 200_000, "valid JSON"),
+    ],
+)
+def test_damaged_files_have_a_clear_error(data, reason):
+    with pytest.raises(SubmissionError, match=reason):
+        parse(data, "a.ipynb")
+
+
+def test_odd_cells_are_passed_over():
+    cells = [3, {"cell_type": "code"}, {"cell_type": "code", "source": 7}, {"cell_type": "code", "source": ["a = 1\n"]}]
+    assert parse(json.dumps({"cells": cells}).encode(), "a.ipynb").program("a").found
+
+
+def test_links_devices_and_large_files_are_refused(tmp_path):
+    real = tmp_path / "real.py"
+    real.write_text("x = 1")
+    link = tmp_path / "link.py"
+    link.symlink_to(real)
+    with pytest.raises(SubmissionError, match="cannot be opened"):
+        read(link)
+    os.link(real, tmp_path / "hard.py")
+    with pytest.raises(SubmissionError, match="hard link"):
+        read(tmp_path / "hard.py")
+    os.mkfifo(tmp_path / "pipe.py")
+    with pytest.raises(SubmissionError, match="ordinary"):
+        read(tmp_path / "pipe.py")
+    large = tmp_path / "large.py"
+    large.write_bytes(b"#" * (MAX_BYTES + 1))
+    with pytest.raises(SubmissionError, match="limit"):
+        read_regular(large)
+    with pytest.raises(SubmissionError, match="cannot be opened"):
+        read(tmp_path / "missing.py")

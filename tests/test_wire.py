@@ -1,0 +1,119 @@
+"""Plain data as bytes: what goes in comes out, what is hostile is refused."""
+
+import math
+
+import pytest
+import torch
+
+from grader import wire
+
+
+def test_values_survive():
+    value = {"a": [1, 2.5, True, None, "text", (1, 2)], 3: {"b": -(2**70)}, "d": torch.bfloat16, "o": wire.Opaque("x")}
+    assert wire.unpack(wire.pack(value)) == value
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_non_finite_numbers_survive(number):
+    assert repr(wire.unpack(wire.pack(number))) == repr(number)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.randn(3, 4),
+        torch.randn(3, 4).t(),
+        torch.randn(1, 4).expand(3, 4),
+        torch.randn(5, 9)[1:, 1::2],
+        torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
+        torch.zeros(0, 3),
+        torch.tensor(1.5),
+        torch.randn(4).to(torch.bfloat16),
+        torch.tensor([True, False]),
+        torch.randn(3).requires_grad_(),
+    ],
+    ids=repr,
+)
+def test_tensors_keep_values_strides_and_flags(tensor):
+    found = wire.unpack(wire.pack(tensor))
+    assert torch.equal(found, tensor)
+    assert found.dtype == tensor.dtype
+    assert found.requires_grad == tensor.requires_grad
+    assert tensor.numel() == 0 or found.stride() == tensor.stride()
+
+
+def test_one_tensor_twice_stays_one_tensor():
+    tensor = torch.randn(2)
+    a, b, c = wire.unpack(wire.pack([tensor, tensor, tensor.clone()]))
+    assert a is b
+    assert a is not c
+
+
+def test_generators_keep_their_state():
+    generator = torch.Generator().manual_seed(7)
+    torch.rand(3, generator=generator)
+    found = wire.unpack(wire.pack(generator))
+    assert torch.equal(torch.rand(5, generator=found), torch.rand(5, generator=generator))
+
+
+def test_an_object_is_refused():
+    with pytest.raises(wire.WireError, match="not plain data"):
+        wire.pack({"f": print})
+
+
+def nested(depth):
+    value = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_deep_nesting_is_refused():
+    with pytest.raises(wire.WireError, match="nested"):
+        wire.pack(nested(100))
+
+
+GOOD = wire.pack({"x": torch.randn(3), "n": 1})
+
+
+def with_skeleton(text):
+    return len(text).to_bytes(8, "big") + text + GOOD[8 + int.from_bytes(GOOD[:8], "big") :]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"",
+        b"\x00" * 7,
+        b"\xff" * 30,
+        GOOD[:40],
+        GOOD[:-2],
+        GOOD + b"more",
+        with_skeleton(b"not json"),
+        with_skeleton(b'{"T": 5, "g": false}'),
+        with_skeleton(b'{"same": 3}'),
+        with_skeleton(b'{"unknown": 3}'),
+        with_skeleton(b'{"dtype": "nn"}'),
+        with_skeleton(b'{"T": 0, "g": false, "size": [100], "stride": [1]}'),
+        with_skeleton(b'{"T": 0, "g": false, "size": [2], "stride": [-1]}'),
+        with_skeleton(b"[" * 100_000 + b"]" * 100_000),
+        with_skeleton(b'{"l":[' * 900 + b"1" + b"]}" * 900),
+    ],
+)
+def test_hostile_frames_are_refused(frame):
+    with pytest.raises(wire.WireError):
+        wire.unpack(frame)
+
+
+def test_leaves_have_readable_paths():
+    found = dict(wire.leaves({"a": [1, (2,)]}))
+    assert found == {"result['a'][0]": 1, "result['a'][1][0]": 2}
+
+
+def test_fresh_copies_share_nothing():
+    tensor = torch.randn(2, 3).t()
+    copied = wire.fresh([tensor, tensor])
+    assert copied[0] is copied[1]
+    assert copied[0].stride() == tensor.stride()
+    copied[0].zero_()
+    assert not torch.equal(copied[0], tensor)
