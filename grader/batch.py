@@ -17,10 +17,9 @@ from typing import Any
 import torch
 
 import grader
-from grader import sandbox
+from grader import recognise, sandbox
 from grader.course import Course, load_course
 from grader.grade import Options, grade, unreadable, wanted
-from grader.recognise import wrong_answers
 from grader.render.results import Row, grades_csv, json_line, row
 from grader.subject import Worker
 from grader.submission import SubmissionError, parse, read_regular
@@ -111,7 +110,7 @@ def _open_pool(level: str) -> sandbox.Pool:
 def _prepare(root: str, unit: str, options: Options) -> None:
     course = load_course(Path(root))
     for exercise in wanted(course.unit(unit), options):
-        wrong_answers(options.pack(exercise))
+        recognise.prepare(options.pack(exercise))
 
 
 def prepare(root: str, unit: str, options: Options) -> None:

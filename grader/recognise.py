@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -21,23 +22,74 @@ from grader.wire import leaves
 ALIKE = {torch.float64: 1e-6, torch.float32: 1e-3}
 
 
+class _Key:
+    """Makes a pack hashable by identity of its exercise, its seed and its size."""
+
+    def __init__(self, pack: Pack) -> None:
+        self.pack = pack
+        self.facts = (id(pack.exercise), pack.seed, len(pack.planned))
+
+    def __hash__(self) -> int:
+        return hash(self.facts)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and self.facts == other.facts
+
+
 def recognise(pack: Pack, seen: Sequence[Observation], report: Report) -> Wrong | None:
     """Return the declared wrong answer that behaves as the learner's does.
 
     First one that does the same on every call. Failing that, the learner made other mistakes besides: then the one
-    that fails on most calls among those that do the same wherever they fail.
+    that explains most, at least half, of the calls on which either of the two goes wrong. Long calls (training runs)
+    are looked at only where the short ones show nothing.
     """
-    partial: list[tuple[int, Wrong]] = []
-    for wrong, answers, its_report in wrong_answers(pack):
-        same_calls = [alike(a, b) for a, b in zip(answers, seen, strict=False)]
+    short, kept = without_long_calls(pack)
+    if len(kept) == len(pack.planned):
+        return best_match(wrong_answers(pack), pack, seen, report)
+    growths = list(seen[len(pack.planned) :])
+    some = [seen[n] for n in kept] + growths
+    its_report = assess(short, some)
+    answers = wrong_answers(short)
+    if its_report.findings:
+        return best_match(answers, short, some, its_report)
+    silent = [wrong for wrong, _, shown in answers if not shown.findings]
+    return best_match(tuple(answers_of(pack, wrong) for wrong in silent), pack, seen, report)
+
+
+LONG = 1500
+"""A call in which the solution dispatches more operations than this is long."""
+
+Answers = tuple[Wrong, list[Observation], Report]
+
+
+@lru_cache(maxsize=256)
+def _without_long_calls(key: _Key) -> tuple[Pack, tuple[int, ...]]:
+    pack = key.pack
+    kept = tuple(n for n, p in enumerate(pack.planned) if p.expected.reading.ops <= LONG)
+    return Pack(pack.exercise, pack.seed, tuple(pack.planned[n] for n in kept), pack.growths), kept
+
+
+def without_long_calls(pack: Pack) -> tuple[Pack, tuple[int, ...]]:
+    """Return the pack without its long calls, and the positions of those that stay."""
+    return _without_long_calls(_Key(pack))
+
+
+def best_match(answers: Sequence[Answers], pack: Pack, seen: Sequence[Observation], report: Report) -> Wrong | None:
+    """Return the wrong answer that fits best, if one fits."""
+    own = set(failing_calls(pack, report))
+    best, share = None, HALF
+    for wrong, other, its_report in answers:
+        same_calls = [alike(a, b) for a, b in zip(other, seen, strict=False)]
         if signature(its_report) == signature(report) and all(same_calls):
             return wrong
-        failing = failing_calls(pack, its_report)
-        if failing and all(same_calls[n] for n in failing) and signature(its_report) <= signature(report):
-            partial.append((len(failing), wrong))
-    return max(partial, key=lambda found: found[0])[1] if partial else None
+        failing = set(failing_calls(pack, its_report))
+        explained = sum(same_calls[n] for n in failing & own)
+        if failing and explained / len(failing | own) > share:
+            best, share = wrong, explained / len(failing | own)
+    return best
 
 
+HALF = 0.499
 BEHAVIOUR = frozenset(
     ("runs", "type", "structure", "shape", "dtype", "finite", "values", "errors", "gradients", "inputs")
 )
@@ -54,33 +106,31 @@ def signature(report: Report) -> frozenset[tuple[str, str]]:
     return frozenset((f.check, f.case) for f in report.findings)
 
 
-@lru_cache(maxsize=256)
-def _all_wrong_answers(pack_key: _Key) -> tuple[tuple[Wrong, list[Observation], Report], ...]:
-    pack = pack_key.pack
-    answers = []
-    for wrong in pack.exercise.wrongs:
-        seen = run_all(wrong.candidate, pack)
-        answers.append((wrong, seen, assess(pack, seen)))
-    return tuple(answers)
+_RUNNING = threading.Lock()
+"""Candidates change process-wide settings while they run: one at a time."""
 
 
-class _Key:
-    """Makes a pack hashable by identity of its exercise, its seed and its size."""
-
-    def __init__(self, pack: Pack) -> None:
-        self.pack = pack
-        self.facts = (id(pack.exercise), pack.seed, len(pack.planned))
-
-    def __hash__(self) -> int:
-        return hash(self.facts)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self.facts == other.facts
+@lru_cache(maxsize=4096)
+def _answers_of(key: _Key, position: int) -> Answers:
+    wrong = key.pack.exercise.wrongs[position]
+    seen = run_all(wrong.candidate, key.pack)
+    return wrong, seen, assess(key.pack, seen)
 
 
-def wrong_answers(pack: Pack) -> tuple[tuple[Wrong, list[Observation], Report], ...]:
+def answers_of(pack: Pack, wrong: Wrong) -> Answers:
+    """Run one declared wrong answer on the pack, once."""
+    with _RUNNING:
+        return _answers_of(_Key(pack), pack.exercise.wrongs.index(wrong))
+
+
+def wrong_answers(pack: Pack) -> tuple[Answers, ...]:
     """Run every declared wrong answer on the pack, once."""
-    return _all_wrong_answers(_Key(pack))
+    return tuple(answers_of(pack, wrong) for wrong in pack.exercise.wrongs)
+
+
+def prepare(pack: Pack) -> None:
+    """Run what `recognise` needs, before several threads need it."""
+    wrong_answers(without_long_calls(pack)[0])
 
 
 def alike(a: Observation, b: Observation) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import symtable
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -53,9 +54,20 @@ def bound_names(node: ast.stmt) -> set[str]:
     return names | inner if isinstance(node, (ast.If, ast.Try, ast.For, ast.With, ast.While)) else names
 
 
-def used_names(node: ast.AST) -> set[str]:
-    """Return every name a piece of code reads, strings in annotations left aside."""
-    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+def used_names(node: ast.stmt) -> set[str]:
+    """Return the names that a top-level statement reads from the notebook: those local to a function are not."""
+    module = ast.Module([node], [])
+    try:
+        table = symtable.symtable(ast.unparse(module), "<cell>", "exec")
+    except (SyntaxError, RecursionError):
+        return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    found = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_referenced()}
+    inner = list(table.get_children())
+    while inner:
+        scope = inner.pop()
+        found |= {s.get_name() for s in scope.get_symbols() if s.is_global() and s.is_referenced()}
+        inner += scope.get_children()
+    return found
 
 
 def patched_name(node: ast.stmt) -> str | None:

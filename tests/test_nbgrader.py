@@ -1,10 +1,9 @@
 """nbgrader's whole cycle by its own commands: generate, autograde, feedback, export."""
 
-import shutil
+import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 from nbgrader_course import (
@@ -43,6 +42,7 @@ from nbgrader_course import (
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 __all__ = ["course"]
 
+SCHEME = re.compile(r"[\s\x00-\x1f]*[A-Za-z][A-Za-z0-9+.-]*:")
 ZERO_WHEN_LATE = '\nc.LateSubmissionPlugin.penalty_method = "zero"\n'
 EVIL = '<script>alert("evil")</script><img src=x onerror=alert(1)>'
 EVIL_MARKDOWN = f"""\
@@ -225,6 +225,12 @@ def graded(course: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return once(tmp_path_factory, "graded", make)
 
 
+@pytest.fixture(scope="module")
+def rows(graded: Path) -> dict[str, dict[str, str]]:
+    """The class's exported grades, by student."""
+    return exported(graded)
+
+
 @pytest.mark.parametrize("student", SURVIVE)
 def test_right_answers_keep_their_points(graded: Path, student: str) -> None:
     assert earned(graded, student) == most(graded)
@@ -277,8 +283,7 @@ def test_one_pool_and_no_kernel(graded: Path) -> None:
     assert [line.split(" -m ")[1].split()[:2] for line in started(graded)] == [["grader.sandbox", "server"]]
 
 
-def test_a_late_submission_pays_the_penalty(graded: Path) -> None:
-    rows = exported(graded)
+def test_a_late_submission_pays_the_penalty(graded: Path, rows: dict[str, dict[str, str]]) -> None:
     points = sum(score or 0 for score in earned(graded, "late"))
     assert points > 0
     late, in_time = rows["late"], rows["in-time"]
@@ -286,8 +291,7 @@ def test_a_late_submission_pays_the_penalty(graded: Path) -> None:
     assert (float(late["score"]), float(in_time["score"])) == (0, points)
 
 
-def test_export_has_everyone(graded: Path) -> None:
-    rows = exported(graded)
+def test_export_has_everyone(graded: Path, rows: dict[str, dict[str, str]]) -> None:
     assert set(rows) == {path.name for path in (graded / "submitted").iterdir()}
     full = sum(most(graded))
     assert float(rows["untouched"]["score"]) == full
@@ -345,7 +349,7 @@ class Active(HTMLParser):
             self.found.append(tag)
         self.found += [name for name, _ in attrs if name.startswith("on")]
         addresses = [value or "" for name, value in attrs if name in ("href", "src", "action")]
-        self.found += [a for a in addresses if ":" in a.split("/")[0] and not a.startswith(("http", "data:image/"))]
+        self.found += [a for a in addresses if SCHEME.match(a) and not a.startswith(("http", "data:image/"))]
 
 
 def active(page: str) -> list[str]:
@@ -393,8 +397,7 @@ def test_the_same_notebooks_are_graded_alike_without_our_configuration(stock: Pa
 
 def test_no_execute_does_not_make_outputs_count(course: Path, tmp_path: Path) -> None:
     root = another(course, tmp_path / "course")
-    shutil.rmtree(root / "submitted", ignore_errors=True)
-    notebook: Any = released(root)
+    notebook = released(root)
     stale_outputs(notebook)
     hand_in(root, "idle", notebook)
     autograde(root, "--no-execute")

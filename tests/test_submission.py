@@ -31,6 +31,16 @@ def test_only_what_is_needed_is_kept():
     assert load_program(found)(1) == 2
 
 
+def test_local_names_are_not_looked_up_in_the_notebook():
+    sources = ["X = 1 / 0", "def f(n):\n    X = n + 1\n    return [y for y in range(X)]", "y = undefined"]
+    assert run("f", *sources)(1) == [0, 1]
+
+
+def test_names_used_by_methods_and_decorators_are_needed():
+    sources = ["import functools", "A = 2", "class f:\n    @functools.cache\n    def g(self, n):\n        return n * A"]
+    assert run("f", *sources)().g(3) == 6
+
+
 def test_the_last_definition_wins():
     assert run("f", "def f(): return 1", "def f(): return 2")() == 2
 

@@ -503,7 +503,7 @@ def by_fold(grad_out, X, weight, *, stride=1, padding=0):
     G, K = grad_out.detach().reshape(N, Co, L), weight.detach().reshape(Co, C * kh * kw)
     padded = F.pad(X.detach(), (pw, pw, ph, ph))
     windows = padded.unfold(2, kh, sh).unfold(3, kw, sw).permute(0, 1, 4, 5, 2, 3).reshape(N, C * kh * kw, L)
-    grad_X = F.fold(K.T @ G, X.shape[2:], (kh, kw), stride=(sh, sw), padding=(ph, pw)) if N else torch.zeros_like(X)
+    grad_X = F.fold(K.T @ G, X.shape[2:], (kh, kw), stride=(sh, sw), padding=(ph, pw))
     grad_weight = torch.einsum("nol,nkl->ok", G, windows).reshape(weight.shape)
     return grad_X.detach(), grad_weight, G.sum((0, 2))
 

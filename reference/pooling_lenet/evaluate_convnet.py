@@ -1,5 +1,7 @@
 """Accuracy of a convolutional network."""
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -51,6 +53,7 @@ def evaluate_convnet(model: nn.Module, X: Tensor, y: Tensor, *, batch_size: int 
 exercise = Exercise(
     evaluate_convnet,
     points=5,
+    cost=Cost(syncs=1),
     forbid=("data", "DataLoader", "TensorDataset", "*Sampler"),
     hints=(
         "Two different switches are needed: one for layers that behave differently in training, one for the graph. "
@@ -83,19 +86,21 @@ def truth(model, X, y, *, batch_size=256):
 
 @exercise.probe
 def evaluating(candidate, X, y, batch_size=None, kind="batch norm", flags="train", raise_at=0):
+    sizes, first, graphs, modes = [], [], [], set()
+
     class Watched(nn.Module):
         def __init__(self, net):
             super().__init__()
-            self.net, self.sizes, self.first, self.graph, self.modes = net, [], [], False, set()
+            self.net = net
 
         def forward(self, X):
-            self.sizes.append(len(X))
-            self.first.append(X.flatten()[0].item())
-            if len(self.sizes) == raise_at:
+            sizes.append(len(X))
+            first.append(X.flatten()[0].clone())
+            if len(sizes) == raise_at:
                 raise ArithmeticError("this batch fails")
             logits = self.net(X)
-            self.graph |= logits.requires_grad
-            self.modes |= {name for name, module in self.named_modules() if module.training}
+            graphs.append(logits.requires_grad)
+            modes.update(name for name, module in self.named_modules() if module.training)
             return logits
 
     class Ties(nn.Module):
@@ -132,10 +137,10 @@ def evaluating(candidate, X, y, batch_size=None, kind="batch norm", flags="train
     return {
         "accuracy": accuracy,
         "raised": raised,
-        "batches": model.sizes,
-        "first pixels": model.first,
-        "graph recorded": model.graph,
-        "in train mode during a batch": sorted(model.modes),
+        "batches": sizes,
+        "first pixels": torch.stack(first) if first else [],
+        "graph recorded": any(graphs),
+        "in train mode during a batch": sorted(modes),
         "flags changed": [name for name, old, new in zip(names, before, after, strict=True) if old != new],
         "state changed": [key for key, value in model.state_dict().items() if not torch.equal(value, state[key])],
         "gradients changed": [
@@ -149,8 +154,8 @@ def cases(draw):
     def data(n, *shape, classes=3):
         return draw.normal(n, *shape), draw.integers(0, classes, n)
 
-    yield Case("one batch", *data(30, 1, 5, 4), cost=Cost(syncs=31))
-    yield Case("batches of 7", *data(30, 1, 5, 4), batch_size=7, cost=Cost(syncs=6))
+    yield Case("one batch", *data(30, 1, 5, 4), cost=True)
+    yield Case("batches of 7", *data(30, 1, 5, 4), batch_size=7, cost=True)
     yield Case("batches of 1", *data(9, 2, 4, 3), batch_size=1)
     yield Case("a frozen batch norm in a training model", *data(20, 1, 4, 5), batch_size=6, flags="frozen")
     yield Case("one block in train mode, the rest not", *data(11, 2, 3, 4), batch_size=4, flags="mixed")
@@ -190,7 +195,7 @@ def hits_of(logits, labels):
 
 @exercise.wrong("Without eval() BatchNorm uses, and updates, the statistics of the batch, and dropout stays active.")
 def not_in_eval_mode(model, X, y, *, batch_size=256):
-    return int(walk(model, X, y, batch_size, hits_of, mode=lambda model: None)) / len(X)
+    return int(walk(model, X, y, batch_size, hits_of, mode=lambda _: None)) / len(X)
 
 
 @exercise.wrong("model.train() at the end wakes up layers that were frozen: restore the flag of every module.")
@@ -253,7 +258,7 @@ def eval_without_no_grad(model, X, y, *, batch_size=256):
 @exercise.wrong("detach() afterwards is late: the graph was recorded already. Use no_grad around the forward pass, "
                 "and eval() as well.")  # fmt: skip
 def neither_of_both(model, X, y, *, batch_size=256):
-    return int(walk(model, X, y, batch_size, hits_of, graph=True, mode=lambda model: None)) / len(X)
+    return int(walk(model, X, y, batch_size, hits_of, graph=True, mode=lambda _: None)) / len(X)
 
 
 @exercise.wrong("Python's hits / N is exact to 16 digits; a float32 mean is not.")
@@ -322,6 +327,22 @@ def shuffled(model, X, y, *, batch_size=256):
     return evaluate_convnet(model, X.flip(0), y.flip(0), batch_size=batch_size)
 
 
+@exercise.wrong("`model.training = False` switches the outermost module only: model.eval() goes through all of them.")
+def outermost_only(model, X, y, *, batch_size=256):
+    def mode(model):
+        model.training = False
+
+    return int(walk(model, X, y, batch_size, hits_of, mode=mode)) / len(X)
+
+
+@exercise.wrong("Compare the classes of each image, along axis 1, not the images of each class.")
+def argmax_over_the_batch(model, X, y, *, batch_size=256):
+    def count(logits, labels):
+        return (logits.argmax(0)[: len(labels)] == labels[: logits.shape[1]]).sum()
+
+    return int(walk(model, X, y, batch_size, count)) / len(X)
+
+
 @exercise.wrong("Evaluating must not clear the gradients that training has collected.")
 def clears_gradients(model, X, y, *, batch_size=256):
     result = evaluate_convnet(model, X, y, batch_size=batch_size)
@@ -374,6 +395,19 @@ def compared_at_the_end(model, X, y, *, batch_size=256):
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+@exercise.right("a deep copy in eval mode")
+def on_a_copy(model, X, y, *, batch_size=256):
+    if len(X) == 0 or len(X) != len(y) or batch_size < 1:
+        raise ValueError
+    twin = copy.deepcopy(model).eval()
+    with torch.no_grad():
+        hits = torch.stack([
+            (twin(X[i : i + batch_size]).argmax(1) == y[i : i + batch_size]).sum()
+            for i in range(0, len(X), batch_size)
+        ])  # fmt: skip
+    return hits.sum().item() / len(X)
 
 
 @exercise.right("a decorated helper and slices")

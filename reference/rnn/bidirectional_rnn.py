@@ -339,6 +339,19 @@ def padding_cleared_in_place(x, valid_lens, fwd, bwd):
     return bidirectional_rnn(x, valid_lens, fwd, bwd)
 
 
+@exercise.wrong("clamp_() changes the caller's valid_lens: use clamp().", caught_by="inputs")
+def lengths_clamped_in_place(x, valid_lens, fwd, bwd):
+    _valid_lengths(x, valid_lens)
+    return bidirectional_rnn(x, valid_lens if valid_lens is None else valid_lens.clamp_(max=x.shape[0]), fwd, bwd)
+
+
+@exercise.wrong("float() throws away half of the digits of float64 inputs: compute in the dtype that comes in.")
+def float32_inside(x, valid_lens, fwd, bwd):
+    floats = [tuple(w.float() for w in direction) for direction in (fwd, bwd)]
+    states, final = bidirectional_rnn(x.float(), valid_lens, *floats)
+    return states.to(x.dtype), final.to(x.dtype)
+
+
 @exercise.right("walks back through time and holds the state at zero until the sequence starts")
 def held_at_zero(x, valid_lens, fwd, bwd):
     lens = _valid_lengths(x, valid_lens)

@@ -138,7 +138,10 @@ def cases(draw):
     x = draw.normal(4, 2, 3)
     yield Case("w_ih transposed", x, None, w_ih.T, w_hh, b_ih, b_hh, raises=ValueError)
     yield Case("weights of one gate only", x, None, w_ih[:5], w_hh[:5], b_ih[:5], b_hh[:5], raises=ValueError)
+    yield Case("w_ih for two inputs more", x, None, draw.normal(15, 5), w_hh, b_ih, b_hh, raises=ValueError)
+    yield Case("w_ih of one unit more", x, None, draw.normal(18, 3), w_hh, b_ih, b_hh, raises=ValueError, hidden=True)
     yield Case("x without a batch", x[0], None, w_ih, w_hh, b_ih, b_hh, raises=ValueError)
+    yield Case("h0 with a layer dimension", x, draw.normal(1, 2, 5), w_ih, w_hh, b_ih, b_hh, raises=ValueError)
     yield Case("one row of h0 for the batch", x, draw.normal(1, 5), w_ih, w_hh, b_ih, b_hh, raises=ValueError)
     yield Case("a bias of one number", x, None, w_ih, w_hh, b_ih, b_hh[:1], raises=ValueError)
     yield Case("an input bias of one number", x, None, w_ih, w_hh, b_ih[:1], b_hh, raises=ValueError, hidden=True)
@@ -366,6 +369,13 @@ def sizes_not_checked(x, h0, w_ih, w_hh, b_ih, b_hh):
         h = (1 - z) * torch.tanh(a_n + r * c_n) + z * h
         states.append(h)
     return (torch.stack(states) if states else projected[..., : h.shape[1]]), h
+
+
+@exercise.wrong("h0 is exactly (B, H): a leading layer dimension is an error here.", caught_by="errors")
+def layer_dimension_let_through(x, h0, w_ih, w_hh, b_ih, b_hh):
+    if h0 is not None and h0.ndim == 3 and h0.shape[0] == 1:
+        h0 = h0[0]
+    return gru_scan(x, h0, w_ih, w_hh, b_ih, b_hh)
 
 
 @exercise.wrong("float() throws away half of the digits of float64 inputs: compute in the dtype that comes in.")

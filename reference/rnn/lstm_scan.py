@@ -163,8 +163,11 @@ def cases(draw):
     x = draw.normal(4, 2, 3)
     yield Case("w_ih transposed", x, None, w_ih.T, w_hh, b_ih, b_hh, raises=ValueError)
     yield Case("weights of three gates", x, None, w_ih[:15], w_hh[:15], b_ih[:15], b_hh[:15], raises=ValueError)
+    yield Case("w_ih for two inputs more", x, None, draw.normal(20, 5), w_hh, b_ih, b_hh, raises=ValueError)
+    yield Case("w_ih of one unit more", x, None, draw.normal(24, 3), w_hh, b_ih, b_hh, raises=ValueError, hidden=True)
     yield Case("x without a batch", x[0], None, w_ih, w_hh, b_ih, b_hh, raises=ValueError)
     h0, c0 = states(2, 5)
+    yield Case("states with a layer dimension", x, (h0[None], c0[None]), w_ih, w_hh, b_ih, b_hh, raises=ValueError)
     yield Case("one row of h0 for the batch", x, (h0[:1], c0), w_ih, w_hh, b_ih, b_hh, raises=ValueError)
     yield Case("one row of c0 for the batch", x, (h0, c0[:1]), w_ih, w_hh, b_ih, b_hh, raises=ValueError)
     yield Case("a bias of one number", x, None, w_ih, w_hh, b_ih, b_hh[:1], raises=ValueError)
@@ -422,6 +425,20 @@ def sizes_not_checked(x, state, w_ih, w_hh, b_ih, b_hh):
         h = torch.sigmoid(o) * torch.tanh(c)
         states.append(h)
     return (torch.stack(states) if states else projected[..., : h.shape[1]]), (h, c)
+
+
+@exercise.wrong("h0 and c0 are exactly (B, H): a leading layer dimension is an error here.", caught_by="errors")
+def layer_dimension_let_through(x, state, w_ih, w_hh, b_ih, b_hh):
+    if state is not None and state[0].ndim == 3 and state[1].ndim == 3:
+        state = state[0][0], state[1][0]
+    return lstm_scan(x, state, w_ih, w_hh, b_ih, b_hh)
+
+
+@exercise.wrong("float() throws away half of the digits of float64 inputs: compute in the dtype that comes in.")
+def float32_inside(x, state, w_ih, w_hh, b_ih, b_hh):
+    small = None if state is None else (state[0].float(), state[1].float())
+    states, (h, c) = lstm_scan(x.float(), small, w_ih.float(), w_hh.float(), b_ih.float(), b_hh.float())
+    return states.to(x.dtype), (h.to(x.dtype), c.to(x.dtype))
 
 
 @exercise.right("into tensors made beforehand, gates in slices")

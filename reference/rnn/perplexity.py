@@ -40,7 +40,7 @@ def perplexity(logits: Tensor, targets: Tensor, ignore_index: int = -100) -> Ten
 
 def _check_targets(logits: Tensor, targets: Tensor, ignore_index: int) -> None:
     """Raise ValueError when there is nothing to score or something that cannot be scored."""
-    if logits.ndim == 0 or logits.shape[:-1] != targets.shape:
+    if logits.shape[:-1] != targets.shape:
         raise ValueError(f"logits {tuple(logits.shape)} do not fit targets {tuple(targets.shape)}")
     scored = targets != ignore_index
     if not scored.any():

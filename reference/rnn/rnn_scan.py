@@ -135,7 +135,11 @@ def cases(draw):
     yield Case(
         "one row of h0 for the batch", draw.normal(4, 2, 3), draw.normal(1, 5), *weights(draw, 3, 5), raises=ValueError
     )
-    w_ih, w_hh, _ = weights(draw, 3, 5)
+    w_ih, w_hh, b = weights(draw, 3, 5)
+    x = draw.normal(4, 2, 3)
+    yield Case("h0 with a layer dimension", x, draw.normal(1, 2, 5), w_ih, w_hh, b, raises=ValueError)
+    yield Case("w_ih for two inputs more", x, None, draw.normal(5, 5), w_hh, b, raises=ValueError)
+    yield Case("w_ih of one unit more", x, None, draw.normal(6, 3), w_hh, b, raises=ValueError, hidden=True)
     yield Case("a bias of one number", draw.normal(4, 2, 3), None, w_ih, w_hh, draw.normal(1), raises=ValueError)
     yield Case(
         "w_hh is not square", draw.normal(4, 2, 3), None, draw.normal(5, 3), draw.normal(5, 4), draw.normal(5),
@@ -348,6 +352,13 @@ def sizes_not_checked(x, h0, w_ih, w_hh, b):
         h = torch.tanh(step + h @ w_hh.T)
         states.append(h)
     return finish(states, projected, h)
+
+
+@exercise.wrong("h0 is exactly (B, H): a leading layer dimension is an error here.", caught_by="errors")
+def layer_dimension_let_through(x, h0, w_ih, w_hh, b):
+    if h0 is not None and h0.ndim == 3 and h0.shape[0] == 1:
+        h0 = h0[0]
+    return rnn_scan(x, h0, w_ih, w_hh, b)
 
 
 @exercise.wrong("The last state is returned detached: a loss on it alone would train nothing.", caught_by="gradients")

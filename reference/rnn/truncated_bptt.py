@@ -124,7 +124,7 @@ def train_once(candidate, x, y, h0, chunk, w_ih, w_hh, w_out, mode="", grads=Non
         def forward(self, h, y_t):
             return (h @ self.w_out - y_t).square().mean()
 
-    cell, loss = Cell(), Loss()
+    cell, loss = Cell().eval(), Loss()
     x, y, first = x.clone(), y.clone(), h0.clone().requires_grad_(mode == "h0 with a graph")
     h0 = first * 2 if mode == "h0 with a graph" else first
     named = {**dict(cell.named_parameters()), **dict(loss.named_parameters())}
@@ -145,6 +145,8 @@ def train_once(candidate, x, y, h0, chunk, w_ih, w_hh, w_out, mode="", grads=Non
     }
     for name, p in named.items():
         report["gradient of " + name] = torch.zeros_like(p) if p.grad is None else p.grad
+    report["the cell's mode is left alone"] = not cell.training
+    report["h0 requires a gradient as before"] = h0.requires_grad == (mode == "h0 with a graph")
     report["h0 has a gradient"] = first.grad is not None
     report["parameters are left alone"] = bool((cell.w_hh == w_hh).all() and (loss.w_out == w_out).all())
     return report
@@ -465,6 +467,40 @@ def cleared_before_each_chunk(cell, step_loss, x, y, h0, chunk):
         return h.detach()
 
     return walk(cell, step_loss, x, y, h0, chunk, cut=cut)
+
+
+@exercise.wrong("detach_() cuts the caller's own h0 off its graph: make a detached view with detach().")
+def h0_detached_in_place(cell, step_loss, x, y, h0, chunk):
+    checked(x, chunk)
+    h0.detach_()
+    return truncated_bptt(cell, step_loss, x, y, h0, chunk)
+
+
+@exercise.wrong("Whether the cell is in train or eval mode is the caller's choice: leave it alone.")
+def cell_put_into_train_mode(cell, step_loss, x, y, h0, chunk):
+    checked(x, chunk)
+    cell.train()
+    return truncated_bptt(cell, step_loss, x, y, h0, chunk)
+
+
+@exercise.wrong("The loss of step t belongs to the state after step t: call the cell first.")
+def loss_of_the_old_state(cell, step_loss, x, y, h0, chunk):
+    checked(x, chunk)
+    h, total = h0, torch.zeros(())
+    for start in range(0, len(x), chunk):
+        h, part = h.detach(), 0.0
+        for t in range(start, min(start + chunk, len(x))):
+            part = part + step_loss(h, y[t]) / len(x)
+            h = cell(x[t], h)
+        if part.requires_grad:
+            part.backward()
+        total = total + part.detach()
+    return total, h.detach()
+
+
+@exercise.wrong("Every step has a loss, not only the last one of each chunk.")
+def loss_at_chunk_ends_only(cell, step_loss, x, y, h0, chunk):
+    return walk(cell, step_loss, x, y, h0, chunk, part=lambda losses: losses[-1] * len(losses) / len(x))
 
 
 @exercise.wrong("The loss is a 0-d tensor, not a Python number: detach() keeps it one.", caught_by="type")

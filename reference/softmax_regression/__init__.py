@@ -23,8 +23,8 @@ EQUIVALENT = {
     "cross_entropy: scores = logits.masked_fill(~kept.unsqueeze(-1), -1.0)": "ignored rows may hold any finite number",
     "label_smoothing_loss: return losses.sum() / max(1, len(losses))": "max does not care for the order",
     "confusion_matrix: _check_labels(target, pred, num_classes)": "the check is the same for both",
-    "train_softmax: order = torch.randperm(len(X), generator=generator)": "only another device tells them apart",
-    "train_softmax: W, b = (W.requires_grad_(), b.to(X.device).requires_grad_())": "only another device tells them apart",
-    "train_softmax: W, b = (W.to(X.device).requires_grad_(), b.requires_grad_())": "only another device tells them apart",
+    "train_softmax: order = torch.randperm(len(X), generator=generator)": "other devices only",
+    "train_softmax: W, b = (W.requires_grad_(), b.to(X.device).requires_grad_())": "other devices only",
+    "train_softmax: W, b = (W.to(X.device).requires_grad_(), b.requires_grad_())": "other devices only",
 }
 """Mutants of the solutions that do the same, and why."""

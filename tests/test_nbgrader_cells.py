@@ -1,0 +1,207 @@
+"""What our preprocessors do to single cells."""
+
+import warnings
+from html.parser import HTMLParser
+from typing import Any
+
+import nbformat
+import pytest
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # nbgrader's and nbconvert's own
+    from nbconvert.filters import markdown2html
+    from nbgrader.utils import determine_grade
+
+    from grader.nbgrader.markdown import harmless
+    from grader.nbgrader.reading import clean, pictures
+    from grader.nbgrader.restore import Original, restored, unique_ids
+    from grader.nbgrader.scores import BY_HAND, clamped, fill, is_check
+
+from grader.verdict import ERROR, NOT_GRADABLE, PARTLY, Verdict
+
+ATTACKS = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "\\<script>alert(1)\\</script>",
+    "<\nscript>alert(1)</script>",
+    "<!--><script>alert(1)</script>",
+    "[x](javascript:alert(1))",
+    "[x](JaVaScRiPt:alert(1))",
+    "[x](javascript\\:alert(1))",
+    "[x](&#106;avascript:alert(1))",
+    "[x](&#106avascript:alert(1))",
+    "[x](&amp;#106;avascript:alert(1))",
+    "[x](javascript&colon;alert(1))",
+    "[x](java&Tab;script:alert(1))",
+    "[x](<javascript:alert(1)>)",
+    "<javascript:alert(1)>",
+    "[x][y]\n\n[y]: javascript:alert(1)",
+    "[x](vbscript:alert(1))",
+    "![x](data:text/html;base64,PHNjcmlwdD4=)",
+    '![a"onerror="alert(1)](x)',
+    '[x](y "a\\"onclick=\\"alert(1)")',
+    '```"><script>alert(1)</script>\nx\n```',
+    "```mermaid\n<script>alert(1)</script>\n```",
+    "$<img src=x onerror=alert(1)>$",
+    "\\begin{x}<script>alert(1)</script>\\end{x}",
+    "![x](attachment:missing.png)",
+    "![x](attachment\\:missing.png)",
+    "| <script>alert(1)</script> |\n|---|\n| <img onerror=alert(1)> |",
+]
+HARMLESS = {
+    "p", "a", "img", "pre", "code", "br", "table", "thead", "tbody", "tr", "td", "th", "em", "strong", "div", "span",
+    "h1", "ul", "li",
+}  # fmt: skip
+
+
+class Tags(HTMLParser):
+    """Asserts of each tag that a browser runs nothing of it."""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in HARMLESS, tag
+        for name, value in attrs:
+            assert not name.startswith("on")
+            scheme = (value or "").partition(":")[0] if name in ("href", "src") and ":" in (value or "") else ""
+            assert scheme in ("", "http", "https") or "%" in scheme or "#" in scheme, value
+
+
+@pytest.mark.parametrize("source", ATTACKS)
+def test_markdown_cannot_run_anything(source: str) -> None:
+    Tags().feed(markdown2html(harmless(source, set())))
+
+
+def test_formulas_cannot_link() -> None:
+    assert "\\href" not in harmless(r"$\newcommand{\j}[1]{\href{java#1:alert(1)}{x}}\j{script}$", set())
+
+
+def test_markdown_stays_readable() -> None:
+    text = "**Because** $0<p<1$ and `a < b`, see [the book](https://d2l.ai) & that.\n\n- R&D: see figure"
+    page = markdown2html(harmless(text, set()))
+    for part in ("<strong>Because</strong>", 'href="https://d2l.ai"', "<code>a &lt; b</code>", "<li>R&amp;D: see"):
+        assert part in page
+    assert "$0&lt; p&lt;1$" in page
+
+
+def test_an_attached_picture_can_be_shown() -> None:
+    kept = pictures({
+        "a.png": {"image/png": "iVBORw0K", "text/html": "<script>"},
+        "b.svg": {"image/svg+xml": "<svg/>"},
+        "c.png": {"image/png": '"><script>'},
+        'd".png': {"image/png": "iVBORw0K"},
+        "e.png": None,
+    })  # fmt: skip
+    assert kept == {"a.png": {"image/png": "iVBORw0K"}}
+    assert harmless("![x](attachment:a.png)", set(kept)) == "![x](attachment:a.png)"
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [None, "text", {}, {"cell_type": []}, {"cell_type": "heading", "source": "x"}, {"cell_type": "code", "source": 3}],
+)
+def test_what_is_no_cell_is_left_out(cell: Any) -> None:
+    assert clean(cell) is None
+
+
+def test_a_cell_is_made_anew() -> None:
+    marks = {"grade_id": "softmax", "grade": True, "points": 100}
+    cell = {
+        "cell_type": "code",
+        "source": ["a\n", "b\ud800"],
+        "metadata": {"nbgrader": marks, "tags": ["skip-execution"]},
+    }
+    made = clean({**cell, "outputs": "none", "surprise": 1})
+    assert made is not None
+    assert made.source == "a\nb?"
+    assert made.metadata == {"nbgrader": {"grade_id": "softmax"}}
+    assert made.outputs == []
+    assert "surprise" not in made
+
+
+def original(name: str, solution: bool) -> Original:
+    return Original(name, "code", f"{name} of the gradebook", "0", not solution, not solution, solution, False, 1.0)
+
+
+KNOWN = {name: original(name, solution=name in ("a", "b")) for name in ("setup", "a", "check_a", "b", "check_b")}
+
+
+def order(*names: str) -> list[str]:
+    """Restore a notebook with cells of these names (those with a dot have no id) and name its cells."""
+    cells = []
+    for name in names:
+        metadata = {} if "." in name else {"nbgrader": {"grade_id": name}}
+        cells.append(nbformat.v4.new_code_cell(name, metadata=metadata))
+    return [c.metadata.get("nbgrader", {}).get("grade_id") or c.source for c in restored(cells, KNOWN)]
+
+
+@pytest.mark.parametrize(
+    "names, expected",
+    [
+        ("title. setup a check_a b check_b", "title. setup a check_a b check_b"),
+        ("title. a b", "setup title. a check_a b check_b"),
+        ("", "setup a check_a b check_b"),
+        ("title. a check_a b check_b setup", "setup title. a check_a b check_b"),
+        ("setup check_a check_b x. a b", "setup x. a check_a b check_b"),
+        ("setup b check_b a check_a", "setup b check_b a check_a"),
+        ("setup a a check_a check_a b check_b check_b", "setup a a check_a b check_b"),
+        ("setup a unknown check_a b check_b", "setup a unknown check_a b check_b"),
+    ],
+    ids=["as it was", "deleted", "empty", "setup last", "checks first", "solutions swapped", "copies", "invented"],
+)
+def test_locked_cells_return_to_their_places(names: str, expected: str) -> None:
+    assert order(*names.split()) == expected.split()
+
+
+def test_only_solutions_keep_the_learners_text() -> None:
+    cells = [nbformat.v4.new_code_cell("mine", metadata={"nbgrader": {"grade_id": name}}) for name in KNOWN]
+    texts = {c.metadata.nbgrader.grade_id: c.source for c in restored(cells, KNOWN)}
+    assert {name for name, text in texts.items() if text == "mine"} == {"a", "b"}
+
+
+def test_cell_ids_are_made_unique() -> None:
+    cells: list[dict[str, Any]] = [{"id": "x"}, {"id": "x"}, {"id": 'bad"id'}, {}, {"id": 3}, {"id": "restored-1"}]
+    unique_ids(cells)
+    assert len({cell["id"] for cell in cells}) == len(cells)
+
+
+def check_cell(points: float = 4.0) -> Any:
+    marks = {"grade": True, "solution": False, "grade_id": "check_a", "points": points}
+    return nbformat.v4.new_code_cell("check(a)", metadata={"nbgrader": marks})
+
+
+@pytest.mark.parametrize(
+    "points, most, of, expected",
+    [
+        (2.5, 5, 5, 2.5),
+        (0.0, 5, 5, 0.0),
+        (5.0, 5, 5, 5.0),
+        (5.0, 5, 3, 3.0),
+        (-1.0, 5, 5, 0.0),
+        (9.0, 5, 5, 5.0),
+        (1.0, 0, 5, 0.0),
+    ],
+)
+def test_nbgrader_reads_the_score_that_we_mean(points: float, most: int, of: float, expected: float) -> None:
+    cell = check_cell(of)
+    fill(cell, Verdict("a", "a", PARTLY, points, most))
+    assert determine_grade(cell) == (expected, of)
+    assert cell.outputs[0].data["text/html"].startswith("<div")
+
+
+@pytest.mark.parametrize("verdict", [None, Verdict("a", "a", NOT_GRADABLE, 0.0, 4)])
+def test_what_cannot_be_graded_is_never_full_marks(verdict: Verdict | None) -> None:
+    cell = check_cell()
+    fill(cell, verdict)
+    assert determine_grade(cell) == (0, 4.0)
+    assert cell.outputs[0].ename == BY_HAND
+
+
+def test_points_that_are_no_number_are_our_fault() -> None:
+    with pytest.raises(ValueError, match="nan"):
+        clamped(Verdict("a", "a", ERROR, float("nan"), 4), 4.0)
+
+
+def test_cells_that_people_grade_are_no_checks() -> None:
+    cell = check_cell()
+    assert is_check(cell)
+    cell.metadata.nbgrader.solution = True
+    assert not is_check(cell)
