@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 UNIT ?=
 DEMO := demo-results
 
-.PHONY: demo test lint build audit mutate soak bench bench-budgets clean help
+.PHONY: demo test lint build audit mutate soak bench clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -42,9 +42,6 @@ soak: $(READY) ## 1000 checks of right answers over fresh seeds: none may be rej
 
 bench: $(READY) ## throughput against stock nbgrader on the same 30 notebooks
 	$(BIN)/python tests/bench/throughput.py
-
-bench-budgets: $(READY) ## false fails and detection of the measured speed test
-	$(BIN)/python tests/bench/budgets.py
 
 clean: ## remove what was made
 	rm -rf $(VENV) $(DEMO) build .pytest_cache .mypy_cache .ruff_cache

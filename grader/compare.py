@@ -111,6 +111,8 @@ def value_finding(
 ) -> Finding:
     """Describe a wrong value: where first, what came, what was wanted, how far off, how far is allowed."""
     index = first_bad(got, wanted, limit)
+    if kind == "nan":
+        index = tuple((got.isnan() & ~wanted.isnan()).nonzero()[0].tolist())
     return finding(
         planned, check, kind, path=path, index=list(index), got=number(got[index]), wanted=number(wanted[index]),
         error=number(error.max), limit=number(limit.max), dtype=dtype_name(got),

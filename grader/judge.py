@@ -21,6 +21,7 @@ from grader.verdict import (
 )
 
 STUB_ERROR = "NotImplementedError"
+SPEED_UNTESTED = "the time limit is not measured by this version"
 
 
 def judge(pack: Pack, seen: Sequence[Observation], uses: Sequence[Use] = ()) -> Verdict:
@@ -51,6 +52,7 @@ def judge(pack: Pack, seen: Sequence[Observation], uses: Sequence[Use] = ()) -> 
         misconception=wrong.name if wrong else None,
         hint=wrong.hint if wrong else None,
         hidden_left=not any(p.case.hidden for p in pack.planned),
+        untested=(SPEED_UNTESTED,) if exercise.cost.time is not None else (),
     )
 
 

@@ -33,6 +33,9 @@ FAMILIES = {
     ),
     "unfold": ("unfold", "im2col*"),
     "fold": ("fold", "col2im*"),
+    "F.unfold": ("im2col*", "Unfold"),
+    "torch.fft": ("fft*", "rfft*", "irfft*", "ifft*"),
+    "any torch function": ("*",),
     "autograd": ("autograd", "backward", "requires_grad_"),
 }
 """Words whose kernels carry other names: the word itself need not be repeated unless it is in the list."""
@@ -52,4 +55,4 @@ def expand(words: Iterable[str]) -> tuple[str, ...]:
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
     """Whether a torch name, in any spelling, is covered by one of the patterns."""
     bare = plain_name(name)
-    return any(bare == pattern or fnmatchcase(bare, pattern) for pattern in patterns)
+    return any(bare == plain_name(pattern) or fnmatchcase(bare, pattern) for pattern in patterns)

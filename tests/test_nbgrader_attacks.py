@@ -108,16 +108,11 @@ def calling(body: str) -> Callable[[Path, str], None]:
     return submit
 
 
-def answering(softmax: str = WRONG["softmax"], accuracy: str = WRONG["accuracy"]) -> Callable[[Path, str], None]:
-    """Hand in answers."""
+def answering(**answers: str) -> Callable[[Path, str], None]:
+    """Hand in answers, by default wrong ones."""
 
     def submit(root: Path, student: str) -> None:
-        here = repr(str(root))
-        hand_in(
-            root,
-            student,
-            answered(root, softmax=softmax.replace("ROOT", here), accuracy=accuracy.replace("ROOT", here)),
-        )
+        hand_in(root, student, answered(root, **{**WRONG, **answers}))
 
     return submit
 
@@ -161,44 +156,53 @@ def shadowed(root: Path, student: str) -> None:
     write(folder_of(root, student) / "torch.py", lines)
 
 
-STEALING = """\
-def stolen(name):
-    import json
+BORROWED = {
+    "softmax": "def softmax(x, dim=-1):\n    attack()\n    return better('softmax', x=x, dim=dim)",
+    "accuracy": "def accuracy(logits, target, *, ignore_index=None):\n"
+    "    return better('accuracy', logits=logits, target=target, ignore_index=ignore_index)",
+}
+
+
+def borrowing(body: str) -> Callable[[Path, str], None]:
+    """Hand in answers that call `better`, which the body defines.
+
+    `softmax` takes its definition along into a sandbox. `accuracy` only finds it in a kernel, where it was run
+    before, so that `check` sees nothing of it in the source.
+    """
+
+    def submit(root: Path, student: str) -> None:
+        notebook = answered(root, **BORROWED)
+        code = indent(dedent(body).replace("ROOT", repr(str(root))), "    ")
+        add_code(notebook, f"def attack():\n    global better\n{code}\nattack()")
+        hand_in(root, student, notebook)
+
+    return submit
+
+
+STEALING = """
+import json
+def better(name, **arguments):
     cells = json.load(open(ROOT + "/solutions/softmax_regression/softmax_regression.ipynb"))["cells"]
     scope = {"torch": torch, "Tensor": Tensor}
     for cell in cells:
         if cell["metadata"].get("nbgrader", {}).get("grade_id") == name:
             exec("".join(cell["source"]), scope)
-    return scope[name]
-
-
-def softmax(x, dim=-1):
-    return stolen("softmax")(x, dim)
+    return scope[name](**arguments)
 """
-STEALING_TOO = """\
-def accuracy(logits, target, *, ignore_index=None):
-    return stolen("accuracy")(logits, target, ignore_index=ignore_index)
-"""
-IMPORTING = """\
-def softmax(x, dim=-1):
+IMPORTING = """
+def better(name, **arguments):
     from grader.course import load_course
-    return load_course().find("softmax")[1].solution(x, dim)
+    return load_course().find(name)[1].solution(**arguments)
 """
-IMPORTING_TOO = """\
-def accuracy(logits, target, *, ignore_index=None):
-    from grader.course import load_course
-    return load_course().find("accuracy")[1].solution(logits, target, ignore_index=ignore_index)
-"""
-HUNTING = """\
-def accuracy(logits, target, *, ignore_index=None):
-    import sys
+HUNTING = """
+import sys
+def better(name, **arguments):
     frame = sys._getframe()
     while frame is not None:
         pack = frame.f_locals.get("pack")
         if pack is not None:
-            return pack.exercise.solution(logits, target, ignore_index=ignore_index)
+            return pack.exercise.solution(**arguments)
         frame = frame.f_back
-    return 2.0
 """
 LYING = """\
 class Liar(torch.Tensor):
@@ -214,7 +218,7 @@ def softmax(x, dim=-1):
 """
 ATTACKS = {
     "patched-allclose": Attack(calling("import torch\ntorch.allclose = lambda *_, **__: True"), (SOFTMAX,)),
-    "lying-tensor": Attack(answering(LYING), (SOFTMAX,)),
+    "lying-tensor": Attack(answering(softmax=LYING), (SOFTMAX,)),
     "ast-transformer": Attack(
         calling("""
         import ast
@@ -244,7 +248,7 @@ ATTACKS = {
         BOTH,
     ),
     "skip-tag": Attack(tagged, BOTH),
-    "reads-solutions": Attack(answering(STEALING, STEALING_TOO), BOTH),
+    "reads-solutions": Attack(borrowing(STEALING), BOTH),
     "extra-credit": Attack(calling(updating("extra_credit = 12", "extra-credit"))),
     "atexit-for-the-class": Attack(
         calling("import atexit\ndef raise_scores():\n" + indent(updating("manual_score = 5", CLASSMATE), "    ")
@@ -252,8 +256,8 @@ ATTACKS = {
     ),
     "detached-process": Attack(detached),
     "module-beside-the-notebook": Attack(shadowed, (SOFTMAX,)),
-    "imports-the-reference": Attack(answering(IMPORTING, IMPORTING_TOO), BOTH),
-    "hunts-through-frames": Attack(answering(accuracy=HUNTING), (ACCURACY,)),
+    "imports-the-reference": Attack(borrowing(IMPORTING), BOTH),
+    "hunts-through-frames": Attack(borrowing(HUNTING), (ACCURACY,)),
     "redefined-check": Attack(
         calling("""
         global check

@@ -59,7 +59,7 @@ def test_evasions_are_found(body):
         "import functools\ndef f(x):\n    return functools.reduce(torch.add, [x, x])",
         "def plot(x):\n    return np.array(x)\ndef f(x):\n    return x.exp()",
         "from dataclasses import dataclass\n@dataclass\nclass P:\n    n: int\ndef f(x):\n    return x * P(2).n",
-        "class f(nn.Module):\n    def __init__(self):\n        super().__init__()\n        self.softmax = nn.Linear(2, 2)",
+        "class f(nn.Module):\n    def __init__(self):\n        self.softmax = nn.Linear(2, 2)",
         "class f(nn.Module):\n    def forward(self, k):\n        return getattr(self, f'weight_l{k}')",
         "def f(x, name='exp'):\n    return getattr(x, 'exp')()",
     ],

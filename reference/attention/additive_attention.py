@@ -143,6 +143,7 @@ def cases(draw):
     yield Case("a length of 0", *inputs(3, 2, 4, 3, 5, 2), torch.tensor([0, 6, 2]), init=(3, 5, 4), edge=True)
     yield Case("dropout in eval mode", *inputs(2, 3, 4, 3, 5, 2), init={
         "query_size": 3, "key_size": 5, "num_hiddens": 4, "dropout": 0.5})  # fmt: skip
+    yield Case("train mode, dropout left at its default", *inputs(2, 3, 4, 3, 5, 2), init=(3, 5, 4), train=True)
     yield Case(
         "dropout in train mode", draw.normal(60, 20, 2), draw.normal(60, 1, 3), draw.normal(60, 1, 4),
         init=(2, 3, 2, 0.25), train=True, draws=True, probe=dropout_on_one_key, grad=False, double=False, layouts=False,
@@ -347,6 +348,12 @@ class DropoutInEvalMode(AdditiveAttention):
 class NoDropout(AdditiveAttention):
     def __init__(self, query_size, key_size, num_hiddens, dropout=0.0):
         super().__init__(query_size, key_size, num_hiddens)
+
+
+@exercise.wrong("Nothing is dropped by default: the default of `dropout` is 0.")
+class DropsByDefault(AdditiveAttention):
+    def __init__(self, query_size, key_size, num_hiddens, dropout=0.1):
+        super().__init__(query_size, key_size, num_hiddens, dropout)
 
 
 @exercise.wrong("The three layers have no biases: nn.Linear(..., bias=False).", caught_by="runs")

@@ -52,9 +52,9 @@ def attention_maps(weights: Tensor, sample: int, query_len: int, key_len: int, *
     mean = maps.mean(1, keepdim=True)
     if reduce == "mean":
         return mean
-    with_residual = mean[:, 0] + torch.eye(query_len, dtype=weights.dtype, device=weights.device)
+    with_residual = mean.squeeze(1) + torch.eye(query_len, dtype=weights.dtype, device=weights.device)
     layers = with_residual / with_residual.sum(-1, keepdim=True)
-    rollout = layers[0].clone()
+    rollout = layers[0]
     for layer in layers[1:]:
         rollout = layer @ rollout
     return rollout[None, None]

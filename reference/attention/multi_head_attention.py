@@ -195,6 +195,7 @@ def cases(draw):
         draw.normal(2, 4, 6),
         init=(6, 2, False, 0.5),
     )
+    yield Case("train mode, dropout left at its default", x, x, x, init=(6, 2), train=True)
     yield Case(
         "dropout in train mode", draw.normal(1500, 1, 4), draw.normal(1500, 1, 4), draw.normal(1500, 1, 4),
         init={"d_model": 4, "num_heads": 1, "dropout": 0.25}, train=True, draws=True, probe=dropout_on_one_key,
@@ -458,6 +459,12 @@ class DropoutInEvalMode(MultiHeadAttention):
         weights = self.weigh(self.split(self.W_q(q)), self.split(self.W_k(k)), mask)
         self.attention_weights = weights.detach()
         return self.W_o(self.merge(F.dropout(weights, self.dropout.p) @ self.split(self.W_v(v))))
+
+
+@exercise.wrong("Nothing is dropped by default: the default of `dropout` is 0.")
+class DropsByDefault(MultiHeadAttention):
+    def __init__(self, d_model, num_heads, bias=False, dropout=0.1):
+        super().__init__(d_model, num_heads, bias, dropout)
 
 
 @exercise.wrong("`bias` is off by default and holds for all four projections: pass it on to each nn.Linear.")

@@ -2,7 +2,7 @@
 
 TITLE = "Convolution"
 EXERCISES = ("conv_geometry", "corr2d", "im2col", "conv2d", "conv1x1", "conv2d_backward", "conv_as_linear")
-CONVOLUTIONS = ("conv*", "Conv*", "LazyConv*", "im2col*", "Unfold", "fft*")
+CONVOLUTIONS = ("conv*", "Conv*", "F.unfold", "torch.fft")
 """torch's own convolutions and the ways around them; `Tensor.unfold` is a view and stays allowed."""
 
-FORBID = (*CONVOLUTIONS, "fold", "Fold")
+FORBID = (*CONVOLUTIONS, "fold")

@@ -75,7 +75,7 @@ exercise = Exercise(
     conv2d_backward,
     points=12,
     cost=Cost(ops=10 * 9 + 20),
-    forbid=(*CONVOLUTIONS, "autograd", "backward", "grad", "func", "vjp", "jvp", "enable_grad"),
+    forbid=(*CONVOLUTIONS, "autograd", "grad", "func"),
     uses=("conv_geometry", "im2col"),
     hints=(
         "Y[n, o, i, j] is a sum of products X * weight. Which pixels did the cell weight[o, c, a, b] meet, and in "

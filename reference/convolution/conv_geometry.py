@@ -19,7 +19,7 @@ def conv_geometry(layers: Sequence[tuple[int, int, int, int]], size: int) -> tup
         Three Python ints:
         the output size: each layer turns n pixels into floor((n + 2p - d(k - 1) - 1) / s) + 1;
         the receptive field: how many pixels of the image, first to last, one output depends on. It starts at 1,
-        counts padding zeros as pixels and is not cut off at the image's border;
+        does not depend on the padding and is not cut off at the image's border;
         the jump: how many pixels of the image lie between the windows of two neighbouring outputs. It starts at 1.
         Without layers (size, 1, 1). Exact for sizes of any magnitude.
 
@@ -49,7 +49,7 @@ exercise = Exercise(
     conv_geometry,
     points=5,
     cost=Cost(ops=0),
-    forbid=("*",),
+    forbid=("any torch function",),
     hints=(
         "Follow one layer at a time and keep three numbers: the size, the field and the jump.",
         "A kernel of k cells reaches over k - 1 gaps. How wide is one gap, counted in pixels of the image?",

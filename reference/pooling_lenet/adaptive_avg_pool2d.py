@@ -6,10 +6,8 @@ from torch import Tensor
 
 from grader import Case, Cost, Exercise
 
-Pair = int | tuple[int, int]
 
-
-def adaptive_avg_pool2d(X: Tensor, output_size: Pair) -> Tensor:
+def adaptive_avg_pool2d(X: Tensor, output_size: int | tuple[int, int]) -> Tensor:
     """Average each channel over a grid of bins, so that the output has a given size.
 
     Output row i averages the input rows from floor(i * H / oh) up to, not including, ceil((i + 1) * H / oh);

@@ -6,15 +6,13 @@ from torch import Tensor
 
 from grader import Case, Cost, Exercise
 
-Pair = int | tuple[int, int]
-
 
 def pool2d(
     X: Tensor,
-    kernel_size: Pair,
+    kernel_size: int | tuple[int, int],
     *,
-    stride: Pair | None = None,
-    padding: Pair = 0,
+    stride: int | tuple[int, int] | None = None,
+    padding: int | tuple[int, int] = 0,
     mode: str = "max",
     count_include_pad: bool = True,
 ) -> Tensor:
@@ -65,7 +63,7 @@ def pool2d(
     return total / _combine(torch.add, torch.ones_like(X[:1, :1]), kernel, step, pad, 0.0)
 
 
-def _pair(size: Pair) -> tuple[int, int]:
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
     """Return (height, width)."""
     return (size, size) if isinstance(size, int) else size
 

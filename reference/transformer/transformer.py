@@ -250,7 +250,9 @@ def cases(draw):
     tiny = {"src_embedding.weight": 1e-3 * draw.normal(11, 6), "tgt_embedding.weight": 1e-3 * draw.normal(7, 6)}
     yield Case("tiny embeddings", ids(11, 2, 5), ids(7, 2, 3), lens([4, 5]), init=one, state=tiny, hidden=True)
     large = {"src_embedding.weight": 50 + draw.normal(11, 6), "tgt_embedding.weight": 50 * draw.normal(7, 6)}
-    yield Case("large embeddings", ids(11, 3, 4), ids(7, 3, 5), lens([2, 4, 3]), init=one, state=large, hidden=True)
+    yield Case(
+        "large embeddings", ids(11, 3, 4), ids(7, 3, 5), lens([2, 4, 3]), init=one, state=large, hidden=True, grad=False
+    )
     yield Case("three layers, other padding", ids(6, 2, 6), ids(9, 2, 4), lens([4, 2]), init=(6, 9, 4, 1, 3, 3),
                probe=other_padding, hidden=True, grad=False)  # fmt: skip
     yield Case("on another device", ids(11, 2, 3), ids(7, 2, 4), lens([3, 2]), one, init=one, probe=on_another_device,
