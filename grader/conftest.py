@@ -12,7 +12,7 @@ from grader.batch import ENTRY
 from grader.course import CourseError, load_course
 from grader.learner import own_file
 
-MARGIN = 0.6
+MARGIN = 0.4
 """Share of pytest-timeout's limit that a call may take: the hang is then reported in words, not by a dump of frames."""
 
 

@@ -100,7 +100,7 @@ def test_the_reference_stands_in_for_earlier_exercises():
 
 
 def test_importing_grader_is_quick():
-    code = "import time, torch; t = time.perf_counter(); import grader; grader.check; print(time.perf_counter() - t)"
+    code = "import time, torch; t = time.process_time(); import grader; grader.check; print(time.process_time() - t)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert float(found.stdout) < 0.5
 

@@ -38,6 +38,14 @@ def students(tmp_path):
     return folder
 
 
+@pytest.fixture
+def few(tmp_path):
+    folder = tmp_path / "few"
+    for student, source in (("ann", RIGHT), ("bob", NO_SHIFT), ("cy", STUB), ("dee", "def softmax(x, dim=-1):\n    (")):
+        hand_in(folder, student, source)
+    return folder
+
+
 def grade(folder, out, level="portable", **options):
     jobs = batch.find_jobs(folder, load_course(ROOT), OPTIONS, level, UNIT)
     return batch.run(jobs, out, timing=False, **options)
@@ -70,7 +78,7 @@ def test_every_submission_gets_its_row(students, tmp_path):
     assert 'quote"comma,' in names
 
 
-def test_grades_do_not_depend_on_workers_or_level(students, tmp_path):
+def test_grades_do_not_depend_on_workers_or_level(few, tmp_path):
     levels = ["portable"]
     for level in ("linux", "strict"):
         try:
@@ -81,22 +89,22 @@ def test_grades_do_not_depend_on_workers_or_level(students, tmp_path):
     runs = [(level, workers) for level in levels for workers in ((1, 2, 4) if level == levels[-1] else (2,))]
     results = []
     for level, workers in runs:
-        rows = grade(students, tmp_path / f"{level}{workers}", level=level, workers=workers)
-        results.append([{**r, "isolation": ""} for r in rows if r["student"] not in ("dee",)])
+        rows = grade(few, tmp_path / f"{level}{workers}", level=level, workers=workers)
+        results.append([{**r, "isolation": ""} for r in rows])
     assert all(r == results[0] for r in results)
 
 
-def test_a_finished_submission_is_not_graded_again(students, tmp_path, monkeypatch):
-    grade(students, tmp_path / "out")
+def test_a_finished_submission_is_not_graded_again(few, tmp_path, monkeypatch):
+    grade(few, tmp_path / "out")
     before = (tmp_path / "out" / "results.jsonl").read_bytes()
     asked = []
     real = batch.grade_job
     monkeypatch.setattr(batch, "grade_job", lambda job: asked.append(job.student) or real(job))
-    grade(students, tmp_path / "out", resume=True)
+    grade(few, tmp_path / "out", resume=True)
     assert asked == []
     assert (tmp_path / "out" / "results.jsonl").read_bytes() == before
-    hand_in(students, "bob", RIGHT)
-    rows = by_student(grade(students, tmp_path / "out", resume=True))
+    hand_in(few, "bob", RIGHT)
+    rows = by_student(grade(few, tmp_path / "out", resume=True))
     assert asked == ["bob"]
     assert rows["bob"]["status"] == "passed"
 
@@ -110,12 +118,12 @@ def command(folder, out, *more):
 
 def test_a_killed_run_resumes_to_the_same_bytes(tmp_path):
     folder = tmp_path / "submitted"
-    for number in range(12):
+    for number in range(8):
         hand_in(folder, f"s{number:02}", [RIGHT, NO_SHIFT, STUB][number % 3] + f"\n# {number}\n")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run(command(folder, whole), cwd=ROOT, capture_output=True, check=False)
     chance = random.Random(5)
-    for _ in range(3):
+    for _ in range(2):
         process = subprocess.Popen(
             command(folder, killed, "--resume"), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -137,23 +145,23 @@ def lines_of(out):
     return journal.read_bytes().count(b'"rows"') if journal.exists() else 0
 
 
-def test_regrading_names_whose_points_changed(students, tmp_path):
-    before = grade(students, tmp_path / "out")
-    hand_in(students, "bob", RIGHT)
-    after = grade(students, tmp_path / "out")
+def test_regrading_names_whose_points_changed(few, tmp_path):
+    before = grade(few, tmp_path / "out")
+    hand_in(few, "bob", RIGHT)
+    after = grade(few, tmp_path / "out")
     changed = batch.changes(before, after)
     assert [(c[0], c[4]) for c in changed] == [("bob", 5.0)]
 
 
 @pytest.mark.slow
-def test_a_cluster_gives_the_same_and_survives_a_lost_worker(students, tmp_path, monkeypatch):
+def test_a_cluster_gives_the_same_and_survives_a_lost_worker(few, tmp_path, monkeypatch):
     distributed = pytest.importorskip("distributed")
     monkeypatch.setenv("TORCH_DOJO_ROOT", str(ROOT))
-    here = grade(students, tmp_path / "here")
+    here = grade(few, tmp_path / "here")
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None
     ) as cluster:
-        jobs = batch.find_jobs(students, load_course(ROOT), OPTIONS, "portable", UNIT)
+        jobs = batch.find_jobs(few, load_course(ROOT), OPTIONS, "portable", UNIT)
         lost = []
 
         def lose_one(job, graded, done, of):

@@ -273,6 +273,14 @@ def cropped_at_the_end_only(grad_out, X, weight, *, stride=1, padding=0):
     return cropped(scattered(grad_out.detach(), X.detach(), weight.detach(), s, p), X, (0, 0)), *good[1:]
 
 
+@exercise.wrong("[ph:-ph] is empty when ph is 0: crop to [ph : ph + H].", caught_by="shape")
+def cropped_with_minus_zero(grad_out, X, weight, *, stride=1, padding=0):
+    good = conv2d_backward(grad_out, X, weight, stride=stride, padding=padding)
+    (ph, pw), s = _pair(padding), _pair(stride)
+    found = scattered(grad_out.detach(), X.detach(), weight.detach(), s, (ph, pw))
+    return found[:, :, ph:-ph, pw:-pw] if ph or pw else found, *good[1:]
+
+
 @exercise.wrong("Sum over the batch: if the loss is a mean, grad_out already holds the 1 / N.")
 def mean_over_images(grad_out, X, weight, *, stride=1, padding=0):
     grad_X, grad_weight, grad_bias = conv2d_backward(grad_out, X, weight, stride=stride, padding=padding)

@@ -246,6 +246,14 @@ def padding_axes_swapped(X, kernel_size, *, stride=1, padding=0, dilation=1):
     return im2col(X, kernel_size, stride=stride, padding=(pw, ph), dilation=dilation)
 
 
+@exercise.wrong("`if ph:` skips the padding of the columns when only they are padded: look at both numbers.")
+def pads_only_if_rows_are_padded(X, kernel_size, *, stride=1, padding=0, dilation=1):
+    good = im2col(X, kernel_size, stride=stride, padding=padding, dilation=dilation)
+    if _pair(padding)[0] or X.size(3) < _pair(dilation)[1] * (_pair(kernel_size)[1] - 1) + 1:
+        return good
+    return im2col(X, kernel_size, stride=stride, dilation=dilation)
+
+
 @exercise.wrong("Padding goes on both sides of an axis; all of it on one side shifts every window.")
 def padding_after_only(X, kernel_size, *, stride=1, padding=0, dilation=1):
     ph, pw = _pair(padding)
