@@ -93,26 +93,23 @@ def another(course: Path, root: Path, config: str = OURS) -> Path:
     return root
 
 
-def make_course(root: Path, unit: Path | None = None) -> None:
-    """Make a course and release it, with three cells of the instructor's own in its notebook.
+def make_course(root: Path) -> None:
+    """Make a course of two exercises and release it, with cells of the instructor's own in its notebook."""
+    folder = root / "reference" / UNIT
+    write(folder / "__init__.py", UNIT_MODULE)
+    write(folder / "lesson.md", LESSON)
+    for name in EXERCISES:
+        shutil.copy(REPOSITORY / "reference" / UNIT / f"{name}.py", folder)
+    build(root)
+    release(root, own_cells)
 
-    Args:
-        root: its folder.
-        unit: a unit's folder to take whole; by default two exercises of softmax regression.
-    """
+
+def build(root: Path) -> None:
+    """Make what a course's folder needs besides the unit, and the unit's notebooks."""
     write(root / "pyproject.toml", '[tool.grader]\ncourse = "reference"\n')
     write(root / "reference" / "__init__.py", f'TITLE = "A course"\nUNITS = ("{UNIT}",)\n')
-    folder = root / "reference" / UNIT
-    if unit is not None:
-        shutil.copytree(unit, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    else:
-        write(folder / "__init__.py", UNIT_MODULE)
-        write(folder / "lesson.md", LESSON)
-        for name in EXERCISES:
-            shutil.copy(REPOSITORY / "reference" / UNIT / f"{name}.py", folder)
     write(root / "nbgrader_config.py", OURS)
     command(root, sys.executable, "-c", "from grader.cli import main; main()", "build")
-    release(root, own_cells)
 
 
 def release(root: Path, edit: Edit) -> None:

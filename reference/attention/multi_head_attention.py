@@ -197,7 +197,7 @@ def cases(draw):
     )
     yield Case("train mode, dropout left at its default", x, x, x, init=(6, 2), train=True)
     yield Case(
-        "dropout in train mode", draw.normal(1500, 1, 4), draw.normal(1500, 1, 4), draw.normal(1500, 1, 4),
+        "dropout in train mode", draw.normal(1000, 1, 4), draw.normal(1000, 1, 4), draw.normal(1000, 1, 4),
         init={"d_model": 4, "num_heads": 1, "dropout": 0.25}, train=True, draws=True, probe=dropout_on_one_key,
         grad=False, layouts=False,
     )  # fmt: skip

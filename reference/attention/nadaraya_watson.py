@@ -74,7 +74,7 @@ def cases(draw):
     yield Case("narrow kernel", draw.normal(5), draw.normal(8), draw.normal(8), 0.3)
     yield Case("sigma as a tensor", draw.normal(3), draw.normal(6), draw.normal(6), torch.tensor(0.7))
     yield Case("wide kernel", 3 * draw.normal(3), 3 * draw.normal(5), draw.normal(5), sigma=4.0)
-    yield Case("all keys far away", draw.normal(3), 0.2 * draw.normal(6) + 10.0, draw.normal(6), 0.5)
+    yield Case("all keys far away", draw.normal(3), 0.03 * draw.normal(6) + 10.0, draw.normal(6), 0.5)
     yield Case(
         "sigma 0.01 at a distance of 100", torch.tensor([0.0, 50.0]), torch.tensor([-100.0, 150.0, 151.0]),
         draw.normal(3), 0.01, edge=True, grad=False,
@@ -98,7 +98,7 @@ def cases(draw):
     yield Case("values far from 0", draw.normal(4), draw.normal(6), draw.normal(6) + 1e3, 0.5, hidden=True)
     yield Case(
         "one query far from all others", torch.cat([draw.normal(3) + 10.0, torch.tensor([-4.0])]),
-        draw.normal(6) + 10.0, draw.normal(6), torch.tensor(0.9), hidden=True,
+        0.05 * draw.normal(6) + 10.0, draw.normal(6), torch.tensor(0.9), hidden=True,
     )  # fmt: skip
 
 

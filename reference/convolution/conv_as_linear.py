@@ -270,6 +270,17 @@ def padding_after_only(weight, in_size, *, stride=1, padding=0):
     )
 
 
+@exercise.wrong("[ph:-ph] is empty when ph is 0: crop to [ph : ph + H].", caught_by="shape")
+def cropped_with_minus_zero(weight, in_size, *, stride=1, padding=0):
+    good = conv_as_linear(weight, in_size, stride=stride, padding=padding)
+    ph, pw = _pair(padding)
+    if not (ph or pw):
+        return good
+    H, W = in_size[0] + 2 * ph, in_size[1] + 2 * pw
+    wide = conv_as_linear(weight, (H, W), stride=stride).unflatten(1, (-1, H, W))
+    return wide[:, :, ph:-ph, pw:-pw].flatten(1)
+
+
 @exercise.wrong(
     "Windows that reach into the padding lose the cells outside, they do not wrap around to the other side."
 )

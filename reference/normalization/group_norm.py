@@ -38,15 +38,15 @@ def group_norm(X: Tensor, num_groups: int, gamma: Tensor, beta: Tensor, eps: flo
     """
     if X.ndim < 2:
         raise ValueError(f"X must be (N, C, ...), got shape {tuple(X.shape)}")
-    N, C, *rest = X.shape
+    N, C = len(X), X.shape[1]
     if num_groups < 1 or C % num_groups:
         raise ValueError(f"{num_groups} groups do not divide {C} channels")
     if gamma.shape != (C,) or beta.shape != (C,):
         raise ValueError(f"gamma and beta must have shape ({C},)")
-    groups = X.reshape(N, num_groups, math.prod(X.shape[1:]) // num_groups)
-    centred = groups - groups.mean(2, keepdim=True)
-    X_hat = (centred / (centred.square().mean(2, keepdim=True) + eps).sqrt()).reshape(X.shape)
-    shape = (C,) + (1,) * len(rest)
+    groups = X.reshape(N * num_groups, math.prod(X.shape[1:]) // num_groups)  # one row per image and group
+    centred = groups - groups.mean(1, keepdim=True)
+    X_hat = (centred / (centred.square().mean(1, keepdim=True) + eps).sqrt()).reshape(X.shape)
+    shape = (C,) + (1,) * (X.ndim - 2)
     return gamma.reshape(shape) * X_hat + beta.reshape(shape)
 
 
@@ -58,8 +58,8 @@ exercise = Exercise(
     forbid=FORBID,
     hints=(
         "Which numbers share a mean? Can a reshape put them next to each other?",
-        "X.reshape(N, G, n) with n = C // G * H * W puts the channels of a group and their pixels into one axis.",
-        "Normalise X.reshape(N, G, n) over axis 2, reshape back to X.shape, then gamma and beta as (C, 1, ..., 1).",
+        "X.reshape(N * G, n) with n = C // G * H * W puts the channels of a group and their pixels into one row.",
+        "Normalise the rows of X.reshape(N * G, n), reshape back to X.shape, then gamma and beta as (C, 1, ..., 1).",
     ),
     source="D2L convolutional-modern/batch-norm; Wu and He 2018, Group Normalization",
 )

@@ -122,6 +122,9 @@ def cases(draw):
     yield Case("beta of size 1", X, gamma, draw.normal(1), raises=ValueError)
     yield Case("gamma and beta of size 1", X, draw.normal(1), draw.normal(1), raises=ValueError)
     yield Case("gamma and beta 0-d", X, torch.tensor(1.0), torch.tensor(0.0), raises=ValueError)
+    yield Case(
+        "a number for X", torch.tensor(2.0), torch.tensor(1.0), torch.tensor(0.0), raises=ValueError, hidden=True
+    )
     yield Case("gamma with more axes than X", X[0], draw.normal(1, 6), draw.normal(1, 6), raises=ValueError)
     yield Case(
         "gamma for the first axis", draw.normal(3, 5), draw.normal(3), draw.normal(3), raises=ValueError, hidden=True

@@ -138,7 +138,13 @@ def cases(draw):
         *[tuple(w.double() for w in direction) for direction in both(3, 5)], edge=True,
     )  # fmt: skip
     yield Case("nobody has all steps", draw.normal(6, 2, 3), torch.tensor([2, 4]), *both(3, 4), hidden=True)
-    yield Case("inputs of size 1000", 1e3 * draw.normal(5, 3, 2), torch.tensor([3, 5, 1]), *both(2, 4), hidden=True)
+    yield Case(
+        "one sequence of size 1000",
+        draw.normal(5, 3, 2) * torch.tensor([[1.0], [1e3], [1.0]]),
+        torch.tensor([3, 5, 1]),
+        *both(2, 4),
+        hidden=True,
+    )
     yield Case(
         "tiny inputs and weights", 1e-3 * draw.normal(4, 3, 5), torch.tensor([4, 1, 3]), *both(5, 2, 1e-3), hidden=True
     )

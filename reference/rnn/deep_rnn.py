@@ -193,7 +193,9 @@ def cases(draw):
     yield Case("no steps, h0=None", draw.normal(0, 3, 3), init=two, edge=True, hidden=True)
     yield Case("h0 as a keyword", draw.normal(3, 2, 3), h0=draw.normal(2, 2, 6), init=two, edge=True)
     yield Case("twelve steps, three layers", draw.normal(12, 2, 4), draw.normal(3, 2, 5), init=three, cost=True)
-    yield Case("large inputs", 100 * draw.normal(4, 3, 3), init=two, hidden=True)
+    yield Case(
+        "one sequence of size 100", draw.normal(4, 3, 3) * torch.tensor([[1.0], [1e2], [1.0]]), init=two, hidden=True
+    )
     yield Case("tiny inputs", 1e-3 * draw.normal(4, 2, 4), 1e-3 * draw.normal(3, 2, 5), init=three, hidden=True)
     yield Case("a batch of one, four layers", draw.normal(5, 1, 2), draw.normal(4, 1, 3), init=(2, 3, 4), hidden=True)
     yield Case("batch first in memory", draw.normal(3, 6, 4).transpose(0, 1), init=three, edge=True, hidden=True)

@@ -114,7 +114,12 @@ def cases(draw):
     yield Case("h0=None", draw.normal(4, 3, 2), None, *weights(draw, 2, 5))
     yield Case("twenty steps", draw.normal(20, 2, 3), draw.normal(2, 4), *weights(draw, 3, 4), cost=True)
     yield Case("a batch of one", draw.normal(4, 1, 3), draw.normal(1, 2), *weights(draw, 3, 2))
-    yield Case("saturated gates", 2000 * draw.normal(4, 2, 3), draw.normal(2, 5), *weights(draw, 3, 5))
+    yield Case(
+        "one sequence saturates the gates",
+        draw.normal(4, 2, 3) * torch.tensor([[2e3], [1.0]]),
+        draw.normal(2, 5),
+        *weights(draw, 3, 5),
+    )
     yield Case(
         "x stored batch first", draw.normal(3, 7, 4).transpose(0, 1), draw.normal(3, 2), *weights(draw, 4, 2), edge=True
     )

@@ -129,7 +129,12 @@ def cases(draw):
     yield Case("state=None", draw.normal(4, 3, 2), None, *weights(draw, 2, 5))
     yield Case("twenty steps", draw.normal(20, 2, 3), states(2, 4), *weights(draw, 3, 4), cost=True)
     yield Case("a batch of one", draw.normal(4, 1, 3), states(1, 2), *weights(draw, 3, 2))
-    yield Case("saturated gates", 2000 * draw.normal(4, 2, 3), states(2, 5), *weights(draw, 3, 5))
+    yield Case(
+        "one sequence saturates the gates",
+        draw.normal(4, 2, 3) * torch.tensor([[2e3], [1.0]]),
+        states(2, 5),
+        *weights(draw, 3, 5),
+    )
     yield Case(
         "a loss on the last cell alone", draw.normal(4, 2, 3), states(2, 4), *weights(draw, 3, 4), probe=last_cell
     )

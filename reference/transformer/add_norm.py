@@ -92,7 +92,7 @@ def cases(draw):
     yield Case("four axes", draw.normal(2, 3, 2, 5), draw.normal(2, 3, 2, 5), init=(5,))
     yield Case("one vector", draw.normal(7), draw.normal(7), init=(7,), edge=True)
     yield Case("dropout 0.5 in eval mode", draw.normal(2, 3, 4), draw.normal(2, 3, 4), init=(4, 0.5))
-    yield Case("dropout 0 in train mode", draw.normal(2, 5, 4), draw.normal(2, 5, 4), init=(4, 0.0), train=True)
+    yield Case("the default dropout in train mode", draw.normal(2, 5, 4), draw.normal(2, 5, 4), init=(4,), train=True)
     train = {"train": True, "draws": True, "grad": False}
     yield Case("dropout 0.5 in train mode", draw.normal(3, 5, 8), draw.normal(3, 5, 8), init=(8, 0.5), **train,
                probe=two_calls)  # fmt: skip

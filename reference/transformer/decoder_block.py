@@ -25,7 +25,8 @@ class DecoderBlock(nn.Module):
         num_heads: heads of both attentions; D is a multiple of it.
         d_ff: width inside the position-wise network.
         dropout: acts on the attention weights and inside the AddNorms, in train mode. Graded only by dropout 0 and
-            eval mode being deterministic and by two calls in train mode being different.
+            eval mode being deterministic, by two calls in train mode being different, and by dropout 1 leaving
+            addnorm3.ln(addnorm2.ln(addnorm1.ln(x))).
 
     State:
         attention1.W_q.weight, attention1.W_k.weight, attention1.W_v.weight, attention1.W_o.weight `(D, D)`, no biases,
@@ -211,6 +212,8 @@ def cases(draw):
                layouts=False)  # fmt: skip
     yield Case("dropout 0.5 in eval mode", normal(2, 3, 6), normal(2, 4, 6), init=(6, 2, 5, 0.5))
     yield Case("dropout 0.5 in train mode", normal(2, 3, 6), normal(2, 4, 6), init=(6, 2, 8, 0.5), probe=two_calls,
+               train=True, draws=True, grad=False)  # fmt: skip
+    yield Case("dropout 1 in train mode leaves three LayerNorms", normal(2, 3, 6), normal(2, 4, 6), init=(6, 2, 8, 1.0),
                train=True, draws=True, grad=False)  # fmt: skip
     yield Case("32 tokens", normal(2, 32, 12), normal(2, 9, 12), lens([9, 4]), normal(2, 8, 12), init=(12, 3, 10),
                cost=True)  # fmt: skip
@@ -449,6 +452,15 @@ class ReturnsTheResultAlone(DecoderBlock):
 class ForgetsDropout(DecoderBlock):
     def __init__(self, d_model, num_heads, d_ff, dropout=0.0):
         super().__init__(d_model, num_heads, d_ff)
+
+
+@exercise.wrong("AddNorm takes the shortcut first: its second argument is what dropout acts on.")
+class SwapsTheShortcuts(DecoderBlock):
+    def forward(self, x, memory, memory_lens=None, cache=None):
+        seen = self.extend(cache, x)
+        y = self.addnorm1(self.attention1(x, seen, seen, self.causal(x, seen)), x)
+        z = self.addnorm2(self.attention2(y, memory, memory, self.real(memory, memory_lens)), y)
+        return self.addnorm3(self.ffn(z), z), seen
 
 
 @exercise.wrong("The number of heads is ignored: pass it to both attentions.")

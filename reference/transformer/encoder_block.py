@@ -23,7 +23,8 @@ class EncoderBlock(nn.Module):
         num_heads: heads of the attention; D is a multiple of it.
         d_ff: width inside the position-wise network.
         dropout: acts on the attention weights and inside both AddNorms, in train mode. Graded only by dropout 0 and
-            eval mode being deterministic and by two calls in train mode being different.
+            eval mode being deterministic, by two calls in train mode being different, and by dropout 1 leaving
+            addnorm2.ln(addnorm1.ln(x)).
 
     State:
         attention.W_q.weight, attention.W_k.weight, attention.W_v.weight, attention.W_o.weight `(D, D)`, no biases;
@@ -186,9 +187,11 @@ def cases(draw):
     yield Case("1e30 in the padding", x, lens([3, 4]), init=(6, 2, 5), probe=rows_of_real_tokens, edge=True,
                layouts=False)  # fmt: skip
     yield Case("dropout 0.5 in eval mode", draw.normal(2, 4, 6), lens([4, 3]), init=(6, 2, 5, 0.5))
-    yield Case("dropout 0 in train mode", draw.normal(2, 4, 6), lens([2, 4]), init=(6, 3, 5, 0.0), train=True)
+    yield Case("the default dropout in train mode", draw.normal(2, 4, 6), lens([2, 4]), init=(6, 3, 5), train=True)
     yield Case("dropout 0.5 in train mode", draw.normal(2, 4, 6), lens([4, 3]), init=(6, 2, 8, 0.5), probe=two_calls,
                train=True, draws=True, grad=False)  # fmt: skip
+    yield Case("dropout 1 in train mode leaves two LayerNorms", draw.normal(2, 4, 6), lens([4, 3]),
+               init=(6, 2, 8, 1.0), train=True, draws=True, grad=False)  # fmt: skip
     lengths = draw.integers(0, 33, 3)
     yield Case("32 tokens", draw.normal(3, 32, 12), lengths, init=(12, 3, 10), cost=True)
     yield Case("32 tokens, no padding", draw.normal(2, 32, 12), init=(12, 3, 10), cost=True, hidden=True)
@@ -359,6 +362,13 @@ class WithBiases(EncoderBlock):
     def __init__(self, d_model, num_heads, d_ff, dropout=0.0):
         super().__init__(d_model, num_heads, d_ff, dropout)
         self.attention = MultiHeadAttention(d_model, num_heads, bias=True, dropout=dropout)
+
+
+@exercise.wrong("AddNorm takes the shortcut first: its second argument is what dropout acts on.")
+class SwapsTheShortcuts(EncoderBlock):
+    def forward(self, x, valid_lens=None):
+        y = self.addnorm1(self.attend(x, self.mask(x, valid_lens)), x)
+        return self.addnorm2(self.ffn(y), y)
 
 
 @exercise.wrong("The number of heads is ignored: pass it to MultiHeadAttention.")

@@ -169,7 +169,7 @@ def cases(draw):
     yield Case("a single token", draw.normal(3, 1, 6), init=(6, 2), edge=True)
     yield Case("another last token", draw.normal(2, 5, 8), init=(8, 2), probe=another_last_token)
     yield Case("dropout 0.5 in eval mode", draw.normal(2, 3, 8), init=(8, 2, 0.5))
-    yield Case("dropout 0 in train mode", draw.normal(2, 5, 6), init=(6, 3, 0.0), train=True)
+    yield Case("the default dropout in train mode", draw.normal(2, 5, 6), init=(6, 3), train=True)
     train = {"train": True, "draws": True, "grad": False}
     yield Case("dropout 0.5 in train mode", draw.normal(2, 6, 8), init=(8, 2, 0.5), probe=two_calls, **train)
     yield Case("dropout 1 in train mode leaves x alone", draw.normal(2, 3, 6), init=(6, 2, 1.0), **train)

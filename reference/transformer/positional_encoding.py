@@ -97,6 +97,8 @@ def cases(draw):
     yield Case("another million", 2, 12, offset=3_000_000 + start, hidden=True)
     yield Case("width 2", 5, 2, base=7.0, hidden=True)
     yield Case("one position", 1, 3, offset=start, hidden=True)
+    yield Case("base 1", 4, 5, base=1.0)
+    yield Case("a base between 0 and 1", 3, 6, base=0.3, hidden=True)
     yield Case("a negative number of positions", -1, 4, raises=ValueError)
     yield Case("a negative offset", 3, 4, offset=-1, raises=ValueError)
     yield Case("width 0", 3, 0, raises=ValueError)
@@ -280,6 +282,13 @@ def empty_before_checks(num_positions, d_model, *, offset=0, base=10000.0, dtype
 @exercise.wrong("A base of 0 or below has no powers to use: raise ValueError.", caught_by="errors")
 def any_base(num_positions, d_model, *, offset=0, base=10000.0, dtype=torch.float32):
     return positional_encoding(num_positions, d_model, offset=offset, base=base if base > 0 else 1.0, dtype=dtype)
+
+
+@exercise.wrong("Every base above 0 is legal, 1 and less too: only base <= 0 is a ValueError.", caught_by="runs")
+def only_bases_above_one(num_positions, d_model, *, offset=0, base=10000.0, dtype=torch.float32):
+    if base <= 1:
+        raise ValueError
+    return positional_encoding(num_positions, d_model, offset=offset, base=base, dtype=dtype)
 
 
 @exercise.wrong(

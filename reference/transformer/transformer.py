@@ -238,7 +238,7 @@ def cases(draw):
     yield Case("equal vocabularies", ids(9, 2, 4), ids(9, 2, 5), lens([4, 3]), init=(9, 9, 6, 2, 5, 1))
     yield Case("lengths beyond the end", ids(11, 2, 3), ids(7, 2, 4), lens([8, 2]), init=one, edge=True)
     yield Case("dropout 0.5 in eval mode", ids(11, 2, 3), ids(7, 2, 4), lens([3, 2]), init=(*one, 0.5), grad=False)
-    yield Case("dropout 0 in train mode", ids(11, 2, 3), ids(7, 2, 4), lens([3, 2]), init=(*one, 0.0),
+    yield Case("the default dropout in train mode", ids(11, 2, 3), ids(7, 2, 4), lens([3, 2]), init=one,
                train=True, grad=False)  # fmt: skip
     yield Case("dropout 0.5 in train mode", ids(11, 3, 4), ids(7, 3, 5), lens([4, 3, 2]), init=(*one, 0.5), train=True,
                draws=True, grad=False, probe=two_calls)  # fmt: skip

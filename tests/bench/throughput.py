@@ -1,0 +1,253 @@
+"""How long grading a class takes: nbgrader as it comes, nbgrader with our preprocessors, and `grader grade`.
+
+Everything is measured in one run on the same submissions, with the time of all processes started. Wall time says
+little on a machine that does other work; CPU time says how many submissions a core grades.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from nbgrader_course import OURS, REPOSITORY, STOCK, UNIT, build, environment, hand_in, make_course, nbgrader, released
+
+LEVELS = ("portable", "linux", "strict")
+SUBREAPER = 36
+GRADE = ("-c", "from grader.cli import main; main()", "grade", "submitted")
+
+
+@dataclass(frozen=True)
+class Time:
+    """Seconds that a command took, with everything it started."""
+
+    wall: float
+    cpu: float
+
+
+@dataclass
+class Split:
+    """Seconds of one worker, summed over its submissions, and the memory it had at the end."""
+
+    fork: float = 0.0
+    load: float = 0.0
+    observe: float = 0.0
+    judge: float = 0.0
+    memory: list[int] = field(default_factory=list)
+
+
+def main() -> None:
+    """Measure and print a table."""
+    options = parsed()
+    with contextlib.suppress(OSError, AttributeError):  # what a command leaves behind is then waited for, and counted
+        ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
+    with tempfile.TemporaryDirectory(prefix="throughput-") as folder:
+        root = Path(folder)
+        unit = make(root, options.submissions)
+        print(f"{options.submissions} submissions of {unit}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+        print(
+            f"stock nbgrader is measured on {options.stock} of them and scaled: its time grows with each submission\n"
+        )
+        measure_all(root, options)
+        print()
+        split_all(root, options)
+
+
+def parsed() -> argparse.Namespace:
+    """Read the options."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--submissions", type=int, default=30)
+    parser.add_argument("--stock", type=int, default=6, help="how many of them stock nbgrader grades")
+    parser.add_argument("--quick", action="store_true", help="few submissions, one level")
+    options = parser.parse_args()
+    options.levels, options.workers = LEVELS, (1, 2)
+    if options.quick:
+        options.submissions, options.stock, options.levels, options.workers = 4, 1, ("linux",), (1,)
+    options.stock = min(options.stock, options.submissions, 10)
+    return options
+
+
+def make(root: Path, count: int) -> str:
+    """Make a course, of the repository's unit if it is there, and hand in `count` submissions."""
+    whole = REPOSITORY / "reference" / UNIT
+    if (whole / "lesson.md").exists():
+        plain = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(whole, root / "reference" / UNIT, ignore=plain)
+        shutil.copytree(REPOSITORY / "reference" / "data", root / "reference" / "data", ignore=plain)
+        build(root)
+        nbgrader(root, "generate_assignment", UNIT, "--create", "--force")
+    else:
+        make_course(root)
+    solved = nbformat.read(root / "solutions" / UNIT / f"{UNIT}.ipynb", 4)
+    answers = [cell for cell in solved.cells if marks(cell).get("solution") and not marks(cell).get("grade")]
+    for number in range(count):
+        hand_in(root, f"student{number:03}", submission(root, answers, number))
+    return f"{UNIT} ({len(answers)} exercises)"
+
+
+def marks(cell: Any) -> dict[str, Any]:
+    """Return nbgrader's marks of a cell."""
+    found: dict[str, Any] = cell.metadata.get("nbgrader", {})
+    return found
+
+
+def submission(root: Path, answers: list[Any], number: int) -> Any:
+    """Answer all exercises but one, another one each time; one in so many is complete."""
+    notebook = released(root)
+    texts = {marks(cell)["grade_id"]: cell.source for cell in answers}
+    blank = [*texts, ""][number % (len(texts) + 1)]
+    for cell in notebook.cells:
+        name = marks(cell).get("grade_id")
+        if name in texts and name != blank:
+            cell.source = f"{texts[name]}\n# {number}"
+    return notebook
+
+
+def measure_all(root: Path, options: argparse.Namespace) -> None:
+    """Print a row for each way to grade."""
+    print(f"{'':34}{'n':>4}{'wall s':>9}{'CPU s':>9}{'wall/n':>9}{'CPU/n':>9}{'per core':>10}")
+    (root / "nbgrader_config.py").write_text(STOCK, encoding="utf-8")
+    words = ("-m", "nbgrader", "autograde", UNIT)
+    stock = measured(root, *words, f"--student={few(options.stock)}")
+    base = stock.cpu / options.stock
+    row("nbgrader autograde, stock", stock, options.stock, base)
+    fresh_gradebook(root)
+    row("nbgrader autograde, ours", measured(root, *words), options.submissions, base)
+    for level in options.levels:
+        for workers in options.workers:
+            more = ("--out", f"out-{level}-{workers}", "--isolation", level, "--workers", str(workers))
+            row(f"grader grade, {level}, {workers} workers", measured(root, *GRADE, *more), options.submissions, base)
+
+
+def few(count: int) -> str:
+    """Return a glob for the first few students, at most ten."""
+    return f"student00[0-{count - 1}]"
+
+
+def fresh_gradebook(root: Path) -> None:
+    """Begin again, with our configuration."""
+    shutil.rmtree(root / "autograded")
+    (root / "gradebook.db").unlink()
+    (root / "nbgrader_config.py").write_text(OURS, encoding="utf-8")
+    nbgrader(root, "generate_assignment", UNIT, "--create", "--force")
+
+
+def measured(root: Path, *words: str) -> Time:
+    """Run a Python command in the course and time it with all its children."""
+    used = children_cpu()
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, *words], cwd=root, env=environment(root), capture_output=True, check=False)
+    wall = time.perf_counter() - start
+    if done.returncode not in (0, 1):  # 1: not all submissions passed
+        raise SystemExit(done.stdout.decode() + done.stderr.decode())
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
+    return Time(wall, children_cpu() - used)
+
+
+def children_cpu() -> float:
+    """Return the CPU seconds of all processes waited for so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def row(name: str, taken: Time, count: int, base: float) -> None:
+    """Print a row; `per core` is how many submissions a core grades in the time stock nbgrader needs for one."""
+    each = f"{taken.wall / count:9.2f}{taken.cpu / count:9.2f}"
+    print(f"{name:34}{count:4}{taken.wall:9.1f}{taken.cpu:9.1f}{each}{base * count / taken.cpu:9.1f}x", flush=True)
+
+
+def split_all(root: Path, options: argparse.Namespace) -> None:
+    """Print what a submission's time goes to inside one worker."""
+    from grader.course import load_course
+    from grader.grade import Options
+
+    course = load_course(root)
+    unit = course.unit(UNIT)
+    for exercise in unit.exercises:
+        Options().pack(exercise)
+    print(f"{'ms per submission, one worker':34}{'fork':>9}{'load':>9}{'observe':>9}{'judge':>9}{'MiB own':>10}")
+    count = min(options.submissions, 10)
+    for level in options.levels:
+        split = split_of(course, unit, level, count)
+        parts = (split.fork, split.load, split.observe, split.judge)
+        memory = f"{sum(split.memory) / len(split.memory) / 2**20:10.0f}" if split.memory else f"{'unknown':>10}"
+        print(f"{level:34}" + "".join(f"{1000 * part / count:9.1f}" for part in parts) + memory, flush=True)
+
+
+def split_of(course: Any, unit: Any, level: str, count: int) -> Split:
+    """Grade some submissions as `grader grade` does, with a clock at every step."""
+    from grader import sandbox
+    from grader.batch import ENTRY
+    from grader.grade import Options
+    from grader.judge import judge
+    from grader.source import scan
+    from grader.submission import read
+
+    split = Split()
+    with sandbox.open(level, entry=ENTRY) as pool:
+        for number in range(count):
+            found = read(course.root / "submitted" / f"student{number:03}" / UNIT / f"{UNIT}.ipynb")
+            with timed_worker(pool, split) as worker:
+                for exercise in unit.exercises:
+                    program = found.program(exercise.name, provided=course.provided_names(exercise))
+                    pack = Options().pack(exercise)
+                    seen = worker.observe(program, course.provided(exercise), pack)
+                    start = time.perf_counter()
+                    judge(pack, seen, scan(program, exercise.forbid))
+                    split.judge += time.perf_counter() - start
+                split.memory += own_memory(worker.session)
+    return split
+
+
+def timed_worker(pool: Any, split: Split) -> Any:
+    """Return a Worker that writes down where its time goes."""
+    from grader.subject import Worker
+
+    class Timed(Worker):
+        def replies(self, program: Any, provided: Any, pack: Any) -> Iterator[Any]:
+            start = time.perf_counter()
+            if self.session is None:
+                self.session = self.pool.start()
+                split.fork += time.perf_counter() - start
+            self.loading = True
+            yield from super().replies(program, provided, pack)
+
+        def next_reply(self, *arguments: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return super().next_reply(*arguments)
+            finally:
+                part = "load" if self.loading else "observe"
+                setattr(split, part, getattr(split, part) + time.perf_counter() - start)
+                self.loading = False
+
+    return Timed(pool)
+
+
+def own_memory(session: Any) -> list[int]:
+    """Return the bytes that a session's process shares with no other, if they can be known."""
+    try:
+        lines = Path(f"/proc/{session.pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    except (OSError, AttributeError):
+        return []
+    sizes = dict(line.split()[:2] for line in lines[1:])
+    return [1024 * (int(sizes["Private_Clean:"]) + int(sizes["Private_Dirty:"]))]
+
+
+if __name__ == "__main__":
+    main()
