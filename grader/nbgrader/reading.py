@@ -40,8 +40,7 @@ class SubmissionExporter(NotebookExporter):  # type: ignore[misc]
         notebook, problem = read_submitted(path)
         resources["metadata"] = {"name": path.stem, "path": str(path.parent)}
         resources["nbgrader"]["problem"] = problem
-        made = self.from_notebook_node(notebook, resources=resources, **options)
-        return made
+        return self.from_notebook_node(notebook, resources=resources, **options)
 
     def forget_links(self, folder: Path, resources: Any) -> None:
         """Delete nbgrader's copies of what symbolic links in a submission point at: feedback would hand them out."""
