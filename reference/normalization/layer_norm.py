@@ -274,15 +274,6 @@ def statistics_in_half(*args, **kwargs):
     return _steps(*args, **kwargs, wide=lambda X: X)
 
 
-@exercise.wrong("Subtract the mean in float32, too: X - mean in bfloat16 keeps few digits where X is large.")
-def mean_in_half(X, gamma, beta, eps=1e-5):
-    def moments(_, axes):
-        centred = _wide(X - X.mean(axes, keepdim=True))
-        return centred, centred.square().mean(axes, keepdim=True)
-
-    return _steps(X, gamma, beta, eps, moments=moments)
-
-
 @exercise.wrong("Compute the statistics in float32, but return X's dtype.", caught_by="dtype")
 def result_in_float32(X, gamma, beta, eps=1e-5):
     return _steps(_wide(X), gamma, beta, eps)
