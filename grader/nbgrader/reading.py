@@ -34,14 +34,14 @@ class SubmissionExporter(NotebookExporter):  # type: ignore[misc]
         """Read a submission with care, and what autograding itself has written as ever."""
         if not any(isinstance(step, RestoreCells) for step in self._preprocessors):
             made: tuple[Any, Any] = super().from_filename(filename, resources=resources, **options)
-            return made  # noqa: RET504
+            return made
         path = Path(filename)
         self.forget_links(path.parent, resources)
         notebook, problem = read_submitted(path)
         resources["metadata"] = {"name": path.stem, "path": str(path.parent)}
         resources["nbgrader"]["problem"] = problem
         checked: tuple[Any, Any] = self.from_notebook_node(notebook, resources=resources, **options)
-        return checked  # noqa: RET504 - typed here, untyped in nbconvert
+        return checked
 
     def forget_links(self, folder: Path, resources: Any) -> None:
         """Delete nbgrader's copies of what symbolic links in a submission point at: feedback would hand them out."""

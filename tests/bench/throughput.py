@@ -40,12 +40,13 @@ class Time:
 
 @dataclass
 class Split:
-    """Seconds of one worker, summed over its submissions, and the memory it had at the end."""
+    """Seconds of one worker by the clock, its CPU seconds, and the memory it had at the end of each submission."""
 
     fork: float = 0.0
     load: float = 0.0
     observe: float = 0.0
     judge: float = 0.0
+    cpu: float = 0.0
     memory: list[int] = field(default_factory=list)
 
 
@@ -180,13 +181,14 @@ def split_all(root: Path, options: argparse.Namespace) -> None:
     unit = course.unit(UNIT)
     for exercise in unit.exercises:
         Options().pack(exercise)
-    print(f"{'ms per submission, one worker':34}{'fork':>9}{'load':>9}{'observe':>9}{'judge':>9}{'MiB own':>10}")
+    titles = "".join(f"{title:>9}" for title in ("fork", "load", "observe", "judge", "its CPU"))
+    print(f"{'ms per submission, one worker':34}{titles}{'MiB own':>10}")
     count = min(options.submissions, 10)
     for level in options.levels:
         split = split_of(course, unit, level, count)
-        parts = (split.fork, split.load, split.observe, split.judge)
+        times = (split.fork, split.load, split.observe, split.judge, split.cpu)
         memory = f"{sum(split.memory) / len(split.memory) / 2**20:10.0f}" if split.memory else f"{'unknown':>10}"
-        print(f"{level:34}" + "".join(f"{1000 * part / count:9.1f}" for part in parts) + memory, flush=True)
+        print(f"{level:34}" + "".join(f"{1000 * seconds / count:9.1f}" for seconds in times) + memory, flush=True)
 
 
 def split_of(course: Any, unit: Any, level: str, count: int) -> Split:
@@ -195,6 +197,7 @@ def split_of(course: Any, unit: Any, level: str, count: int) -> Split:
     from grader.batch import ENTRY
     from grader.grade import Options
     from grader.judge import judge
+    from grader.sandbox.usage import usage
     from grader.source import scan
     from grader.submission import read
 
@@ -211,6 +214,8 @@ def split_of(course: Any, unit: Any, level: str, count: int) -> Split:
                     judge(pack, seen, scan(program, exercise.forbid))
                     split.judge += time.perf_counter() - start
                 split.memory += own_memory(worker.session)
+                used = usage(worker.session.pid) if worker.session else None
+                split.cpu += used.cpu if used else 0.0
     return split
 
 
