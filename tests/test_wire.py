@@ -32,7 +32,18 @@ def test_non_finite_numbers_survive(number):
         torch.tensor([True, False]),
         torch.randn(3).requires_grad_(),
     ],
-    ids=repr,
+    ids=[
+        "plain",
+        "transposed",
+        "expanded",
+        "strided",
+        "channels_last",
+        "empty",
+        "scalar",
+        "bfloat16",
+        "bool",
+        "leaf",
+    ],
 )
 def test_tensors_keep_values_strides_and_flags(tensor):
     found = wire.unpack(wire.pack(tensor))
