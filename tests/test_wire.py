@@ -110,6 +110,7 @@ def with_skeleton(text):
         with_skeleton(b"[" * 100_000 + b"]" * 100_000),
         with_skeleton(b'{"l":[' * 900 + b"1" + b"]}" * 900),
     ],
+    ids=[f"frame {number}" for number in range(15)],
 )
 def test_hostile_frames_are_refused(frame):
     with pytest.raises(wire.WireError):
