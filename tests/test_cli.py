@@ -88,7 +88,8 @@ def test_the_pytest_surface_skips_passes_and_fails(tmp_path):
     assert "not attempted" in done.stdout
     assert "hint: Subtract the largest score first" in done.stdout
     assert "grader/judge.py" not in done.stdout
-    assert subprocess.run([*words, "--exercise", "nothing"], cwd=ROOT, capture_output=True, check=False).returncode == 4
+    unknown = subprocess.run([*words, "--exercise", "nothing"], cwd=ROOT, capture_output=True, check=False)
+    assert unknown.returncode in (2, 4), "nothing collected is an error"
 
 
 def test_a_hang_is_reported_within_the_timeout(tmp_path):

@@ -33,6 +33,8 @@ class Transformer(nn.Module):
         dense.weight `(tgt_vocab, D)`, dense.bias `(tgt_vocab,)`. No weights are tied, and no LayerNorm follows the
         last block. Buffers, if you make any, are not persistent.
 
+    At grading a small model is also trained for a moment: it must learn ten reversed sequences of 6 tokens by heart.
+
     Raises:
         ValueError: d_model is not a multiple of num_heads.
 
