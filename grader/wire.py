@@ -87,6 +87,7 @@ class _Writer:
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
         self.seen: dict[int, int] = {}
+        self.alive: list[Tensor] = []
         self.nodes = 0
 
     def node(self, value: Any, depth: int = 0) -> Any:
@@ -129,6 +130,7 @@ class _Writer:
         if id(value) in self.seen:
             return {"same": self.seen[id(value)]}
         index = self.seen[id(value)] = len(self.seen)
+        self.alive.append(value)  # an id is a tensor's own only as long as the tensor lives
         source = value.detach()
         spec: dict[str, Any] = {"T": index, "g": value.requires_grad}
         if not source.is_contiguous():

@@ -67,6 +67,13 @@ def test_generators_keep_their_state():
     assert torch.equal(torch.rand(5, generator=found), torch.rand(5, generator=generator))
 
 
+def test_many_generators_and_tensors_are_kept_apart():
+    value = [item for n in range(40) for item in (torch.Generator().manual_seed(n), torch.full((5056,), n % 7).byte())]
+    found = wire.unpack(wire.pack(value))
+    for a, b in zip(value, found, strict=True):
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else torch.equal(a.get_state(), b.get_state())
+
+
 def test_an_object_is_refused():
     with pytest.raises(wire.WireError, match="not plain data"):
         wire.pack({"f": print})
