@@ -82,11 +82,12 @@ def without_helpers(source: str) -> str:
 
 
 def leaked_lines(exercise: Exercise, release: str) -> list[str]:
-    """Return lines of the solution's body that a release notebook still holds."""
+    """Return lines of the solution's body that the stubs of a release notebook still hold."""
     source = solution_cell(exercise)
     bodies = re.findall(rf"{BEGIN}\n(.*?)\n\s*{END}", source, flags=re.DOTALL)
     bodies += re.findall(rf"{BEGIN_HELPERS}\n(.*?)\n\s*{END_HELPERS}", source, flags=re.DOTALL)
     lines = [line.strip() for body in bodies for line in textwrap.dedent(body).split("\n")]
-    code = "\n".join(c["source"] for c in nbformat.reads(release, 4)["cells"] if c["cell_type"] == "code")
+    stubs = [c for c in nbformat.reads(release, 4)["cells"] if c["metadata"].get("nbgrader", {}).get("solution")]
+    code = "\n".join(cell["source"] for cell in stubs)
     shown = {line.strip() for line in code.split("\n")}
     return [line for line in lines if len(line) > 12 and line in shown]
