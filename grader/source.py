@@ -154,6 +154,8 @@ def bad_call(node: ast.Call) -> Iterator[tuple[str, int]]:
 
 def is_computed(name: ast.expr) -> bool:
     """Whether an attribute's name is put together: `f"weight_l{k}"` is honest, its beginning is there to read."""
+    if isinstance(name, ast.Constant) and name.value in FRAME_NAMES:
+        return True
     if isinstance(name, ast.JoinedStr) and isinstance(name.values[0], ast.Constant):
         return not str(name.values[0].value)[:1].isalpha()
     return not isinstance(name, (ast.Constant, ast.Name))

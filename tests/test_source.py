@@ -42,6 +42,7 @@ def names(source, forbid=FORBID):
         "return torch.jit.script(lambda y: y)(x)",
         "return f.__globals__['torch']",
         "return globals()['torch']",
+        "return getattr(x, 'f_back')",
         "return open('/etc/passwd').read()",
         "return __import__('torch').softmax(x, -1)",
     ],
