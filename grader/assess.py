@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from grader import checks
 from grader.budget import cost_findings, growth_findings
 from grader.calls import Observation
-from grader.compare import finding
 from grader.meter import Use
 from grader.pack import LAYOUTS, Pack, Planned
 from grader.snippet import snippet
@@ -51,7 +50,7 @@ def assess(pack: Pack, seen: Sequence[Observation], uses: Sequence[Use] = ()) ->
             if observation.raised is not None:
                 right["gradients", name] = False
         elif planned.case.raises is None and not planned.call.gradients:
-            note("edges", "no graph is kept", list(graph_findings(planned, observation)))
+            note("edges", "no graph is kept", list(checks.graph_findings(planned, observation)))
         note(
             "edges",
             "inputs are left alone",
@@ -83,12 +82,6 @@ def category_of(planned: Planned) -> str:
     """Return which share of the points a call counts for."""
     edge = planned.case.edge or planned.case.raises is not None or planned.variant in LAYOUTS
     return "edges" if edge else "numerics"
-
-
-def graph_findings(planned: Planned, seen: Observation) -> list[Finding]:
-    """Check, where no gradient is compared, that no result carries a graph that the reference's does not."""
-    extra = [path for path in seen.graphs if path not in planned.expected.graphs]
-    return [finding(planned, "gradients", "graph_kept", path=extra[0])] if extra else []
 
 
 def budget(pack: Pack, seen: Sequence[Observation]) -> list[tuple[str, Finding | None]]:

@@ -9,84 +9,30 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import grader
 from grader import recognise, sandbox
-from grader.course import Course, load_course
+from grader.course import load_course
 from grader.grade import Options, grade, unreadable, wanted
+from grader.jobs import Job, key_of, submitted_bytes
 from grader.render.results import Row, grades_csv, json_line, row
 from grader.subject import Worker
-from grader.submission import SubmissionError, parse, read_regular
+from grader.submission import SubmissionError, parse
 
 JOURNAL = "journal.jsonl"
 RESULTS = "results.jsonl"
 GRADES = "grades.csv"
-KINDS = (".ipynb", ".py")
 ENTRY = "grader.worker:serve"
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One submission to grade: whose, of which unit, in which file, and how.
-
-    `problem` says why there is no file; such a job is graded without one.
-    """
-
-    student: str
-    unit: str
-    path: str
-    options: Options
-    level: str
-    problem: str = ""
-    root: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Graded:
-    """The rows of one job, and the key under which they may be used again."""
-
-    key: str
-    rows: tuple[Row, ...]
-
-
+Graded = tuple[Row, ...]
+"""The rows of one job."""
 Progress = Callable[[Job, Graded, int, int], None]
-
-
-def find_jobs(folder: Path, course: Course, options: Options, level: str, unit: str | None = None) -> list[Job]:
-    """List the submissions in nbgrader's layout, `<student>/<unit>/<unit>.ipynb` (or .py), in a fixed order."""
-    if not folder.is_dir():
-        raise SubmissionError(f"{folder} is not a folder")
-    students = sorted(p for p in folder.iterdir() if p.is_dir() and not p.is_symlink() and not p.name.startswith("."))
-    units = [unit] if unit else [u for u in course.unit_names if any((s / u).is_dir() for s in students)]
-    jobs = []
-    for student in students:
-        for name in units:
-            path, problem = submitted_file(student / name, name)
-            jobs.append(Job(student.name, name, str(path), options, level, problem, str(course.root)))
-    return jobs
-
-
-def submitted_file(folder: Path, unit: str) -> tuple[Path, str]:
-    """Return the file handed in, or why there is none; one renamed file is accepted."""
-    if folder.is_symlink():
-        return folder, f"the folder {folder.name} is a symbolic link"
-    if not folder.is_dir():
-        return folder, "nothing was handed in"
-    for kind in KINDS:
-        if os.path.lexists(folder / f"{unit}{kind}"):
-            return folder / f"{unit}{kind}", ""
-    others = sorted(p for p in folder.iterdir() if p.suffix in KINDS)
-    if len(others) == 1:
-        return others[0], ""
-    if not others:
-        return folder, f"there is no {unit}.ipynb"
-    return folder, f"there is no {unit}.ipynb, and several others: {', '.join(p.name for p in others)}"
 
 
 _ONE_AT_A_TIME = threading.Lock()
@@ -136,36 +82,7 @@ def grade_job(job: Job) -> Graded:
     else:
         with Worker(pool) as worker:
             verdicts = grade(course, unit, found, worker, job.options)
-    rows = tuple(row(v, job.student, job.unit, digest) for v in verdicts)
-    return Graded(key_of(job), rows)
-
-
-def submitted_bytes(job: Job) -> bytes:
-    """Read a job's file."""
-    if job.problem:
-        raise SubmissionError(job.problem)
-    return read_regular(Path(job.path))
-
-
-@lru_cache(maxsize=8)
-def course_digest(root: str, package: str) -> str:
-    """Return a digest of the course's and the grader's sources: results of another version are not used again."""
-    total = hashlib.sha256(grader.__version__.encode())
-    for base in (Path(root) / package, Path(grader.__file__).parent):
-        for path in sorted(base.rglob("*.py")):
-            total.update(path.name.encode() + path.read_bytes())
-    return total.hexdigest()
-
-
-def key_of(job: Job) -> str:
-    """Return what a job's result depends on, as a digest."""
-    try:
-        content = hashlib.sha256(submitted_bytes(job)).hexdigest()
-    except SubmissionError as error:
-        content = str(error)
-    course = load_course(Path(job.root))
-    facts = [job.student, job.unit, content, job.level, repr(job.options), course_digest(job.root, course.package)]
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+    return tuple(row(v, job.student, job.unit, digest) for v in verdicts)
 
 
 def read_journal(path: Path) -> dict[str, Graded]:
@@ -176,7 +93,7 @@ def read_journal(path: Path) -> dict[str, Graded]:
     for line in path.read_bytes().split(b"\n"):
         try:
             data = json.loads(line)
-            found[data["key"]] = Graded(data["key"], tuple(data["rows"]))
+            found[data["key"]] = tuple(data["rows"])
         except (ValueError, KeyError, TypeError):
             continue
     return found
@@ -206,14 +123,14 @@ def run(
         if file.tell():
             file.write(b"\n")  # ends a line that a kill cut short
         for job, graded in each_graded(left, workers, scheduler):
-            results[job] = graded if timing else Graded(graded.key, tuple({**r, "seconds": None} for r in graded.rows))
-            line = json_line({"key": keys[job], "rows": list(results[job].rows)})
+            results[job] = graded if timing else tuple({**r, "seconds": None} for r in graded)
+            line = json_line({"key": keys[job], "rows": list(results[job])})
             file.write(line.encode())
             file.flush()
             os.fsync(file.fileno())
             if progress is not None:
                 progress(job, graded, len(results), len(jobs))
-    rows = [one for job in jobs for one in results[job].rows]
+    rows = [one for job in jobs for one in results[job]]
     write_whole(out / RESULTS, "".join(map(json_line, rows)))
     write_whole(out / GRADES, grades_csv(rows))
     return rows

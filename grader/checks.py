@@ -96,6 +96,11 @@ def gradient_findings(planned: Planned, seen: Observation) -> Iterator[Finding]:
             kind = "gradient_nan" if strange else "gradient_values"
             yield value_finding(planned, "gradients", kind, path, got, target, error, DOUBLE_LIMIT)
             return
+    yield from graph_findings(planned, seen)
+
+
+def graph_findings(planned: Planned, seen: Observation) -> Iterator[Finding]:
+    """Check that no result carries a graph that the reference's does not."""
     extra = [path for path in seen.graphs if path not in planned.expected.graphs]
     if extra:
         yield finding(planned, "gradients", "graph_kept", path=extra[0])

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 OK, FAILED, USAGE, INFRASTRUCTURE = 0, 1, 2, 3
@@ -60,25 +57,20 @@ def check(
 def resolve(target: str, unit: str | None, exercise: str | None) -> tuple[Path, str, str | None]:
     """Turn a file, a unit or an exercise into (file, unit, exercise)."""
     from grader.course import load_course
-    from grader.learner import own_file
+    from grader.learner import own_file, unit_of
 
     course = load_course()
     path = Path(target)
     if path.suffix in (".ipynb", ".py"):
         name = unit or (course.find(exercise)[0].name if exercise else unit_of(path, course.unit_names))
+        if name is None:
+            names = ", ".join(course.unit_names)
+            raise typer.BadParameter(f"{path} does not carry a unit's name; say --unit (one of: {names})")
         return path, name, exercise
     if target in course.unit_names:
         return own_file(course, target), target, exercise
     found = course.find(target)
     return own_file(course, found[0].name), found[0].name, found[1].id
-
-
-def unit_of(path: Path, names: tuple[str, ...]) -> str:
-    """Guess a file's unit from its name or its folder."""
-    for name in (path.stem, path.resolve().parent.name):
-        if name in names:
-            return name
-    raise typer.BadParameter(f"{path} does not carry a unit's name; say --unit (one of: {', '.join(names)})")
 
 
 @app.command()
@@ -95,8 +87,10 @@ def grade(
     timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Write the seconds each exercise took.")] = True,
 ) -> None:
     """Grade a class: hundreds of untrusted submissions."""
+    from grader.render.terminal import summary
+
     rows = run_class(folder, out, unit, exercise, seed, workers, isolation, resume, scheduler, timing)
-    summary(rows, out)
+    summary(console, rows, out)
     raise typer.Exit(OK if all(r["status"] == "passed" for r in rows) else FAILED)
 
 
@@ -108,7 +102,9 @@ def run_class(
     from grader import batch
     from grader.course import load_course
     from grader.grade import Options
+    from grader.jobs import find_jobs
     from grader.record import SEED
+    from grader.render.terminal import progress_display
 
     course = load_course()
     if exercise is not None and unit is None:
@@ -116,71 +112,14 @@ def run_class(
     if unit is not None:
         course.unit(unit)
     chosen = Options(SEED if seed is None else seed, exercise=exercise)
-    jobs = batch.find_jobs(folder, course, chosen, level, unit)
+    jobs = find_jobs(folder, course, chosen, level, unit)
     if not jobs:
         raise typer.BadParameter(f"{folder} holds no submissions (<student>/<unit>/<unit>.ipynb)")
-    with progress_display(len(jobs)) as progress:
+    with progress_display(console, len(jobs)) as progress:
         return batch.run(
             jobs, out, workers=workers or os.cpu_count() or 1, resume=resume, timing=timing, scheduler=scheduler,
             progress=progress,
         )  # fmt: skip
-
-
-@contextlib.contextmanager
-def progress_display(total: int) -> Iterator[Callable[..., None]]:
-    """Show a bar with the time left on a terminal, and plain lines elsewhere."""
-    if not console.is_terminal:
-        console.print(f"grading {total} submissions", soft_wrap=True)
-
-        def plain(job: Any, graded: Any, done: int, of: int) -> None:  # noqa: ARG001
-            console.print(escape(f"[{done}/{of}] {job.student} {job.unit}"), soft_wrap=True)
-
-        yield plain
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("preparing", total=total)
-
-        def moved(job: Any, graded: Any, done: int, of: int) -> None:  # noqa: ARG001
-            bar.update(task, completed=done, description=escape(job.student[:30]))
-
-        yield moved
-
-
-def summary(rows: list[dict[str, Any]], out: Path) -> None:
-    """Print one line per student and unit, with the misconceptions that were recognised."""
-    from grader.render.results import grouped
-
-    table = Table(title=None)
-    for name, justify in (("student", "left"), ("unit", "left"), ("points", "right"), ("passed", "right")):
-        table.add_column(name, justify=justify, no_wrap=name != "student")  # type: ignore[arg-type]
-    table.add_column("what went wrong", overflow="fold")
-    for (student, unit), own in grouped(rows).items():
-        points, most = sum(r["points"] for r in own), sum(r["max_points"] for r in own)
-        passed = sum(r["status"] == "passed" for r in own)
-        table.add_row(escape(student), unit, f"{points:.2f} / {most}", f"{passed} / {len(own)}", escape(trouble(own)))
-    console.print(table)
-    levels = ", ".join(sorted({r["isolation"] for r in rows}))
-    console.print(f"isolation: {levels}", soft_wrap=True)
-    console.print(f"results: {out / 'results.jsonl'}, {out / 'grades.csv'}", soft_wrap=True)
-
-
-def trouble(rows: list[dict[str, Any]]) -> str:
-    """Say in a few words what went wrong in one submission."""
-    if all(r["status"] == "not_attempted" for r in rows):
-        return "not attempted"
-    messages = {r["findings"][0]["message"] for r in rows if r["findings"]}
-    if len(messages) == 1 and all(r["status"] == "error" for r in rows):
-        return str(messages.pop())
-    parts = []
-    for r in rows:
-        if r["misconception"]:
-            parts.append(f"{r['exercise']}: {r['misconception']}")
-        elif r["status"] in ("failed", "partly", "error"):
-            first = r["findings"][0]["message"] if r["findings"] else r["status"]
-            parts.append(f"{r['exercise']}: {first[:90]}")
-    missing = sum(r["status"] == "not_attempted" for r in rows)
-    return "\n".join(parts + ([f"{missing} not attempted"] if missing else []))
 
 
 @app.command()
@@ -242,7 +181,7 @@ def reset(
     path = submission or own_file(course, unit.name)
     if not yes and not typer.confirm(f"Replace your {found.name} in {path} by the empty stub?"):
         raise typer.Exit(OK)
-    backup = reset_exercise(course, unit, found, path)
+    backup = reset_exercise(found, path)
     console.print(f"{found.name} is a stub again; the notebook as it was: {backup}", soft_wrap=True)
 
 

@@ -10,7 +10,7 @@ import pytest
 from grader import sandbox
 from grader.batch import ENTRY
 from grader.course import CourseError, load_course
-from grader.learner import own_file
+from grader.learner import own_file, unit_of
 
 MARGIN = 0.4
 """Share of pytest-timeout's limit that a call may take: the hang is then reported in words, not by a dump of frames."""
@@ -47,7 +47,7 @@ def find_targets(config: pytest.Config) -> Iterator[tuple[str, str, Path]]:
     if place is not None and not place.exists():
         raise pytest.UsageError(f"{place} does not exist")
     if unit is None and place is not None and place.is_file():
-        unit = next((u for u in course.unit_names if u in (place.stem, place.resolve().parent.name)), None)
+        unit = unit_of(place, course.unit_names)
         if unit is None:
             raise pytest.UsageError(f"{place} does not carry a unit's name; say --unit")
     for name in [unit] if unit else course.unit_names:

@@ -13,8 +13,6 @@ import gzip
 import hashlib
 import io
 import json
-import os
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, overload
@@ -32,7 +30,7 @@ def digits(root: Path | None = None) -> tuple[Tensor, Tensor]:
     """Load 1797 handwritten digits, the small stand-in for MNIST.
 
     Args:
-        root: the course root; by default it is looked for as in `course_root`.
+        root: the course root; by default it is looked for as in `grader.course.find_root`.
 
     Returns:
         X float32 (1797, 64): 8x8 pixels in row-major order, grey levels 0..16 divided by 16, so in [0, 1];
@@ -56,7 +54,7 @@ def animals(root: Path | None = None) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     take test sets from the end.
 
     Args:
-        root: the course root; by default it is looked for as in `course_root`.
+        root: the course root; by default it is looked for as in `grader.course.find_root`.
 
     Returns:
         X float32 (10000, 1, 28, 28): grey levels 0..255 divided by 255, so in [0, 1]; the background is 0;
@@ -80,7 +78,7 @@ def shakespeare(root: Path | None = None) -> str:
     r"""Load the spoken text of Hamlet and Macbeth, for language models of characters or words.
 
     Args:
-        root: the course root; by default it is looked for as in `course_root`.
+        root: the course root; by default it is looked for as in `grader.course.find_root`.
 
     Returns:
         About 266 000 ASCII characters. A speech is `NAME:` on a line of its own, its lines, an empty line;
@@ -115,7 +113,7 @@ def load(name: str, root: Path | None = None) -> object:
 
     Args:
         name: one of `NAMES`.
-        root: the course root; by default it is looked for as in `course_root`.
+        root: the course root; by default it is looked for as in `grader.course.find_root`.
 
     Returns:
         What the function of that name returns.
@@ -129,42 +127,12 @@ def load(name: str, root: Path | None = None) -> object:
     return _LOADERS[name](root)
 
 
-def course_root() -> Path:
-    """Find the folder whose pyproject.toml has a [tool.grader] table.
-
-    Returns:
-        The folder that the environment variable TORCH_DOJO_ROOT names, else the nearest one from the current
-        folder upwards.
-
-    Raises:
-        DataError: there is none.
-    """
-    if named := os.environ.get("TORCH_DOJO_ROOT"):
-        return Path(named)
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if _course(folder) is not None:
-            return folder
-    raise DataError(
-        f"no course above {here}: no pyproject.toml there has a [tool.grader] table. "
-        "Change into the course's folder, or set TORCH_DOJO_ROOT to it."
-    )
-
-
-def _course(root: Path) -> str | None:
-    """Read the name of the course's folder from pyproject.toml, None if that says nothing about a course."""
-    try:
-        config = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    table = config.get("tool", {}).get("grader")
-    return None if table is None else str(table.get("course", "reference"))
-
-
 def _read(name: str, root: Path | None) -> bytes:
     """Read the file of data set `name` and verify its checksum."""
-    root = course_root() if root is None else Path(root)
-    folder = root / (_course(root) or "reference") / "data"
+    from grader.course import course_package, find_root
+
+    root = find_root() if root is None else Path(root)
+    folder = root / (course_package(root) or "reference") / "data"
     entry = _entry(name, folder / "index.json")
     path = folder / entry["file"]
     content = _bytes(path)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import lru_cache
 
-from grader import submission as submissions
 from grader.course import Course, Unit
 from grader.exercise import Exercise
 from grader.judge import judge
@@ -35,12 +34,10 @@ class Options:
         return found if self.hidden else shown(found)
 
 
-_SHOWN: dict[int, Pack] = {}
-
-
+@lru_cache(maxsize=256)
 def shown(pack: Pack) -> Pack:
     """Return the visible part of a pack, always the same object for the same pack."""
-    return _SHOWN.setdefault(id(pack), pack.visible())
+    return pack.visible()
 
 
 def wanted(unit: Unit, options: Options) -> Sequence[Exercise]:
@@ -88,12 +85,3 @@ def unreadable(unit: Unit, error: SubmissionError, options: Options = Options())
     """Return the verdicts of a submission that cannot be read."""
     finding = Finding("runs", "unreadable", facts={"text": str(error)})
     return [Verdict(e.id, e.name, ERROR, 0.0, e.points, (finding,)) for e in wanted(unit, options)]
-
-
-def read_submission(paths: Iterable[Path]) -> Submission:
-    """Read the first file that exists; raises `SubmissionError` when none does or it cannot be read."""
-    listed = list(paths)
-    for path in listed:
-        if path.exists() or path.is_symlink():
-            return submissions.read(path)
-    raise SubmissionError(f"there is no {' or '.join(path.name for path in listed)}")

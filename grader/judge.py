@@ -64,6 +64,3 @@ def not_attempted(seen: Sequence[Observation]) -> bool:
 def all_raised(pack: Pack, seen: Sequence[Observation]) -> bool:
     """Whether no call that should return something did."""
     return all(o.raised is not None for p, o in zip(pack.planned, seen, strict=False) if p.case.raises is None)
-
-
-"""Checks of what a candidate does, as against what it costs or calls."""

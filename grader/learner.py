@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
-from grader import sandbox, submission
-from grader.batch import ENTRY
-from grader.course import Course, Unit, load_course
+from grader import submission
+from grader.batch import open_pool
+from grader.course import Course, load_course
 from grader.exercise import Exercise
 from grader.grade import Options, grade
 from grader.record import SEED
 from grader.render.messages import hint_text
+from grader.stubs import stub
 from grader.subject import Worker
 from grader.verdict import Verdict
 
@@ -31,6 +32,11 @@ def own_file(course: Course, unit: str) -> Path:
     return script if script.exists() else folder / f"{unit}.ipynb"
 
 
+def unit_of(path: Path, names: Sequence[str]) -> str | None:
+    """Guess a file's unit from its name or its folder."""
+    return next((name for name in names if name in (path.stem, path.resolve().parent.name)), None)
+
+
 def check_file(
     path: Path, unit: str, exercise: str | None, *, seed: int | None = None, level: str = "auto", hidden: bool = False
 ) -> list[Verdict]:
@@ -38,7 +44,7 @@ def check_file(
     course = load_course()
     found = submission.read(path)
     options = Options(SEED if seed is None else seed, hidden=hidden, exercise=exercise)
-    with sandbox.open(level, entry=ENTRY) as pool, Worker(pool) as worker:
+    with Worker(open_pool(level)) as worker:
         return grade(course, course.unit(unit), found, worker, options)
 
 
@@ -94,37 +100,10 @@ def next_hint(exercise: str, level: int = 0) -> str:
     return hint_text(number, found.hints)
 
 
-def stub_source(course: Course, unit: Unit, exercise: Exercise) -> str:
-    """Return the released stub of an exercise."""
-    from grader.build import released, solution_notebook
-
-    released_file = course.root / "solutions" / unit.name / f"{unit.name}.ipynb"
-    notebook = nbformat.read(released_file, 4) if released_file.exists() else solution_notebook(course, unit)
-    text = stub_of(notebook, exercise)
-    if "BEGIN SOLUTION" not in text:
-        return text
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / unit.name
-        folder.mkdir()
-        (folder / f"{unit.name}.ipynb").write_text(nbformat.writes(notebook), encoding="utf-8")
-        return stub_of(nbformat.reads(released(Path(scratch), [unit.name])[unit.name], 4), exercise)
-
-
-def stub_of(notebook: Any, exercise: Exercise) -> str:
-    """Return the source of an exercise's cell in a notebook."""
-    for cell in notebook.cells:
-        if cell.metadata.get("nbgrader", {}).get("grade_id") == exercise.id:
-            return str(cell.source)
-    raise submission.SubmissionError(f"the notebook has no cell for {exercise.id}")
-
-
-def reset_exercise(course: Course, unit: Unit, exercise: Exercise, path: Path) -> Path:
+def reset_exercise(exercise: Exercise, path: Path) -> Path:
     """Put one exercise's cell back to the stub and return the backup of the notebook as it was."""
     submission.read(path)
     notebook = nbformat.reads(path.read_text(encoding="utf-8"), 4)
-    stub = stub_source(course, unit, exercise)
     cells = [
         c
         for c in notebook.cells
@@ -136,7 +115,7 @@ def reset_exercise(course: Course, unit: Unit, exercise: Exercise, path: Path) -
         raise submission.SubmissionError(f"{path} has no cell for {exercise.name}")
     backup = path.with_name(f"{path.stem}.{time.strftime('%Y%m%d-%H%M%S')}.backup{path.suffix}")
     shutil.copy2(path, backup)
-    cells[0].source = stub
+    cells[0].source = stub(exercise)
     for other in cells[1:]:
         other.source = ""
     path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")

@@ -66,7 +66,6 @@ class Reading:
     moved: int = 0
     saved: int = 0
     syncs: int = 0
-    flops: int = 0
     kinds: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

@@ -9,26 +9,21 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib
-import inspect
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from grader.assess import assess
 from grader.calls import Observation
-from grader.course import Course, Unit, import_from
+from grader.course import Course, Unit, import_from, solution_source
 from grader.exercise import Candidate, Exercise
-from grader.judge import judge
 from grader.mutants import Mutant, mutants
 from grader.observe import observe
 from grader.pack import Pack
-from grader.record import record
-from grader.slicing import slice_program
-from grader.submission import make_cell
+from grader.record import record, run_all
 
 SECONDS = 20.0
 
@@ -58,11 +53,7 @@ class Report:
 
 def stripped_source(exercise: Exercise) -> str:
     """Return a solution with its helpers and imports, without docstrings, annotations and texts of errors."""
-    path = inspect.getsourcefile(exercise.solution)
-    assert path is not None
-    cell = make_cell(exercise.id, Path(path).read_text(encoding="utf-8"))
-    parts = slice_program((cell,), exercise.name, frozenset()).parts
-    tree = ast.parse("\n".join(text for _, text in parts))
+    tree = ast.parse("\n".join(text for _, text in solution_source(exercise)))
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
@@ -106,19 +97,14 @@ def fate(exercise: Exercise, pack: Pack, mutant: Mutant) -> str:
             seen: list[Observation] = []
             for call in pack.calls():
                 seen.append(observe(candidate, call))
-                if len(seen) == 1 and all_broken(seen):
-                    return "broken" if is_broken(seen[0]) else "rejected"
-            verdict = judge_quickly(pack, seen)
+                if len(seen) == 1 and is_broken(seen[0]):
+                    return "broken"
+            passes = passes_all(pack, seen)
     except TimeoutError:
         return "rejected"
     except Exception:  # a mutant's module level may raise anything
         return "broken"
-    return "survives" if verdict else "rejected"
-
-
-def all_broken(seen: list[Observation]) -> bool:
-    """Whether the first call already raised something."""
-    return seen[0].raised is not None and seen[0].raised.name in ("NameError", "UnboundLocalError", "SyntaxError")
+    return "survives" if passes else "rejected"
 
 
 def is_broken(seen: Observation) -> bool:
@@ -126,7 +112,7 @@ def is_broken(seen: Observation) -> bool:
     return seen.raised is not None and seen.raised.name in ("NameError", "UnboundLocalError")
 
 
-def judge_quickly(pack: Pack, seen: list[Observation]) -> bool:
+def passes_all(pack: Pack, seen: list[Observation]) -> bool:
     """Whether everything passes, without looking for misconceptions."""
     report = assess(pack, seen)
     return not report.findings and all(item.ok for item in report.items)
@@ -136,7 +122,7 @@ def mutate_exercise(unit: Unit, exercise: Exercise, reasons: dict[str, str]) -> 
     """Try all mutants of one solution."""
     source = stripped_source(exercise)
     pack = record(exercise)
-    assert judge(pack, [observe(exercise.solution, call) for call in pack.calls()]).passed, unit.name
+    assert passes_all(pack, run_all(exercise.solution, pack)), unit.name
     rejected = behaving = 0
     survivors = []
     for mutant in mutants(source):

@@ -64,13 +64,8 @@ class _Observer:
             )
             result = self.make_call(subject, meter)
             return self.report(result, meter, before, globals_before)
-        except Exception as error:
-            return self.failed(error)
-        except SystemExit as error:
-            return self.failed(error)
-
-    def failed(self, error: BaseException) -> Observation:
-        return Observation(raised=describe(error, self.stage))
+        except (Exception, SystemExit) as error:
+            return Observation(raised=describe(error, self.stage))
 
     def build(self) -> Any:
         call = self.call

@@ -75,9 +75,9 @@ class PlannedGrowth:
     reference: tuple[Reading, Reading]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Pack:
-    """All calls of one exercise for one seed."""
+    """All calls of one exercise for one seed. Equal only to itself, so that caches can be keyed by packs."""
 
     exercise: Exercise
     seed: int

@@ -20,20 +20,16 @@ from grader.tolerance import difference
 from grader.wire import leaves
 
 ALIKE = {torch.float64: 1e-6, torch.float32: 1e-3}
+HALF = 0.499
+LONG = 1500
+"""A call in which the solution dispatches more operations than this is long."""
+BEHAVIOUR = frozenset("runs type structure shape dtype finite values errors gradients inputs".split())
+"""Checks of what a candidate does, as against what it costs or calls."""
 
+Answers = tuple[Wrong, list[Observation], Report]
 
-class _Key:
-    """Makes a pack hashable by identity of its exercise, its seed and its size."""
-
-    def __init__(self, pack: Pack) -> None:
-        self.pack = pack
-        self.facts = (id(pack.exercise), pack.seed, len(pack.planned))
-
-    def __hash__(self) -> int:
-        return hash(self.facts)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self.facts == other.facts
+_RUNNING = threading.Lock()
+"""Candidates change process-wide settings while they run: one at a time."""
 
 
 def recognise(pack: Pack, seen: Sequence[Observation], report: Report) -> Wrong | None:
@@ -44,10 +40,9 @@ def recognise(pack: Pack, seen: Sequence[Observation], report: Report) -> Wrong 
     are looked at only where the short ones show nothing.
     """
     short, kept = without_long_calls(pack)
-    if len(kept) == len(pack.planned):
+    if short is pack:
         return best_match(wrong_answers(pack), pack, seen, report)
-    growths = list(seen[len(pack.planned) :])
-    some = [seen[n] for n in kept] + growths
+    some = [seen[n] for n in kept] + list(seen[len(pack.planned) :])
     its_report = assess(short, some)
     answers = wrong_answers(short)
     if its_report.findings:
@@ -56,22 +51,13 @@ def recognise(pack: Pack, seen: Sequence[Observation], report: Report) -> Wrong 
     return best_match(tuple(answers_of(pack, wrong) for wrong in silent), pack, seen, report)
 
 
-LONG = 1500
-"""A call in which the solution dispatches more operations than this is long."""
-
-Answers = tuple[Wrong, list[Observation], Report]
-
-
 @lru_cache(maxsize=256)
-def _without_long_calls(key: _Key) -> tuple[Pack, tuple[int, ...]]:
-    pack = key.pack
-    kept = tuple(n for n, p in enumerate(pack.planned) if p.expected.reading.ops <= LONG)
-    return Pack(pack.exercise, pack.seed, tuple(pack.planned[n] for n in kept), pack.growths), kept
-
-
 def without_long_calls(pack: Pack) -> tuple[Pack, tuple[int, ...]]:
-    """Return the pack without its long calls, and the positions of those that stay."""
-    return _without_long_calls(_Key(pack))
+    """Return the pack without its long calls (itself, if it has none), and the positions of those that stay."""
+    kept = tuple(n for n, p in enumerate(pack.planned) if p.expected.reading.ops <= LONG)
+    if len(kept) == len(pack.planned):
+        return pack, kept
+    return Pack(pack.exercise, pack.seed, tuple(pack.planned[n] for n in kept), pack.growths), kept
 
 
 def best_match(answers: Sequence[Answers], pack: Pack, seen: Sequence[Observation], report: Report) -> Wrong | None:
@@ -89,14 +75,8 @@ def best_match(answers: Sequence[Answers], pack: Pack, seen: Sequence[Observatio
     return best
 
 
-HALF = 0.499
-BEHAVIOUR = frozenset(
-    ("runs", "type", "structure", "shape", "dtype", "finite", "values", "errors", "gradients", "inputs")
-)
-
-
 def failing_calls(pack: Pack, report: Report) -> list[int]:
-    """Return the calls on which a wrong answer behaves wrongly."""
+    """Return the calls on which a candidate behaves wrongly."""
     found = {(f.case, f.facts.get("variant")) for f in report.findings if f.check in BEHAVIOUR}
     return [n for n, p in enumerate(pack.planned) if (p.case.name, p.variant) in found]
 
@@ -106,21 +86,16 @@ def signature(report: Report) -> frozenset[tuple[str, str]]:
     return frozenset((f.check, f.case) for f in report.findings)
 
 
-_RUNNING = threading.Lock()
-"""Candidates change process-wide settings while they run: one at a time."""
-
-
 @lru_cache(maxsize=4096)
-def _answers_of(key: _Key, position: int) -> Answers:
-    wrong = key.pack.exercise.wrongs[position]
-    seen = run_all(wrong.candidate, key.pack)
-    return wrong, seen, assess(key.pack, seen)
+def _answers_of(pack: Pack, wrong: Wrong) -> Answers:
+    seen = run_all(wrong.candidate, pack)
+    return wrong, seen, assess(pack, seen)
 
 
 def answers_of(pack: Pack, wrong: Wrong) -> Answers:
     """Run one declared wrong answer on the pack, once."""
     with _RUNNING:
-        return _answers_of(_Key(pack), pack.exercise.wrongs.index(wrong))
+        return _answers_of(pack, wrong)
 
 
 def wrong_answers(pack: Pack) -> tuple[Answers, ...]:

@@ -16,7 +16,7 @@ from grader.course import CourseError, probe_source
 from grader.draw import Draw
 from grader.exercise import Candidate, Case, Cost, Exercise
 from grader.observe import observe
-from grader.pack import DOUBLE, EXPANDED, GIVEN, LAYOUTS, Expected, Pack, Planned, PlannedGrowth
+from grader.pack import DOUBLE, GIVEN, LAYOUTS, Expected, Pack, Planned, PlannedGrowth
 from grader.tolerance import EXACT, Error, Rounding, difference, worst
 from grader.variants import (
     drawn_like,
@@ -243,6 +243,3 @@ def gap(got: Tensor | None, wanted: Tensor) -> Error:
         return EXACT
     found = difference(got, wanted)
     return found if found.max == found.max and found.max != float("inf") else EXACT
-
-
-__all__ = ["EXPANDED", "GIVEN", "SEED", "record", "run_all"]

@@ -12,6 +12,7 @@ from grader.course import CourseError, solution_source
 from grader.exercise import Exercise
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+STUB_LINES = ("# YOUR CODE HERE", "raise NotImplementedError()")
 SHORT = 12
 """Lines of at most so many characters give nothing away."""
 BEGIN_HELPERS, END_HELPERS = "### BEGIN HELPERS", "### END HELPERS"
@@ -81,6 +82,13 @@ def without_helpers(source: str) -> str:
     """Remove marked helpers from a solution cell."""
     pattern = rf"^[ \t]*{BEGIN_HELPERS}\n.*?^[ \t]*{END_HELPERS}\n*"
     return re.sub(pattern, "", source + "\n", flags=re.DOTALL | re.MULTILINE).strip("\n")
+
+
+def stub(exercise: Exercise) -> str:
+    """Return an exercise's stub, the text that nbgrader's release makes of its solution cell."""
+    region = rf"^([ \t]*){BEGIN}\n.*?^[ \t]*{END}$"
+    cleared = without_helpers(solution_cell(exercise))
+    return re.sub(region, rf"\1{STUB_LINES[0]}\n\1{STUB_LINES[1]}", cleared, flags=re.DOTALL | re.MULTILINE)
 
 
 def leaked_lines(exercise: Exercise, release: str) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,15 +10,13 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from grader import sandbox, wire
-from grader.calls import Call, Observation, crashed
+from grader.calls import Observation, crashed
 from grader.observe import observe
 from grader.pack import Pack
 from grader.slicing import Program
 
 SLACK = 1.0
 """CPU seconds that a worker may use on top of an exercise's own limit: reading the request and packing the reply."""
-CALLS_PER_EXERCISE = 3
-"""An exercise may take this many times the limit of one call, over all its calls."""
 
 Provided = tuple[tuple[str, str], ...]
 
@@ -62,7 +59,6 @@ class Worker:
         self.cap = cap
         self.isolation = pool.isolation
         self.session: sandbox.Session | None = None
-        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -103,14 +99,13 @@ class Worker:
         self.session.send(
             wire.pack({"token": token, "name": program.name, "parts": program.parts, "provided": provided})
         )
-        self.session.send(packed_calls(_PackKey(pack)))
-        left = pack.exercise.seconds * CALLS_PER_EXERCISE
-        problem = self.next_reply(token, min(left, pack.exercise.seconds))
+        self.session.send(packed_calls(pack))
+        problem = self.next_reply(token, pack.exercise.seconds)
         if problem is not None:
             yield problem
             return
         for call in pack.calls():
-            found = self.next_reply(token, min(call.seconds, left))
+            found = self.next_reply(token, call.seconds)
             if found is None:
                 raise ValueError("an empty answer")
             yield found
@@ -125,21 +120,7 @@ class Worker:
         return None if content is None else Observation.from_data(content)
 
 
-class _PackKey:
-    """A pack as a dictionary key: by identity."""
-
-    def __init__(self, pack: Pack) -> None:
-        self.pack = pack
-
-    def __hash__(self) -> int:
-        return id(self.pack)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _PackKey) and self.pack is other.pack
-
-
 @lru_cache(maxsize=512)
-def packed_calls(key: _PackKey) -> bytes:
+def packed_calls(pack: Pack) -> bytes:
     """Pack the calls of a pack, once for all submissions."""
-    calls: list[Call] = key.pack.calls()
-    return wire.pack([call.to_data() for call in calls])
+    return wire.pack([call.to_data() for call in pack.calls()])

@@ -17,7 +17,6 @@ from typing import Any
 from grader.slicing import Cell, Program, slice_program
 
 MAX_BYTES = 8 * 2**20
-STUB = "raise NotImplementedError"
 
 
 class SubmissionError(ValueError):
@@ -84,11 +83,17 @@ def notebook_cells(text: str, filename: str) -> Iterable[Cell]:
         if not isinstance(cell, dict) or cell.get("cell_type") != "code":
             continue
         number += 1
-        source = cell.get("source", "")
-        if isinstance(source, list) and all(isinstance(line, str) for line in source):
-            source = "".join(source)
-        if isinstance(source, str) and not is_check_cell(cell, source):
+        source = cell_text(cell)
+        if source is not None and not is_check_cell(cell, source):
             yield make_cell(str(number), source)
+
+
+def cell_text(cell: dict[str, Any]) -> str | None:
+    """Return the text of a notebook's cell, a string or a list of lines; None if it has no text."""
+    source = cell.get("source", "")
+    if isinstance(source, list) and all(isinstance(line, str) for line in source):
+        return "".join(source)
+    return source if isinstance(source, str) else None
 
 
 def is_check_cell(cell: dict[str, Any], source: str) -> bool:

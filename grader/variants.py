@@ -54,23 +54,18 @@ def to_double(call: Call) -> Call:
 
     def cast(leaf: Any) -> Any:
         if isinstance(leaf, Tensor) and leaf.is_floating_point():
-            wide = leaf.detach().as_strided(leaf.shape, leaf.stride(), leaf.storage_offset())
-            made = torch.empty_strided(leaf.shape, leaf.stride(), dtype=torch.float64)
-            if 0 in leaf.stride():
-                made = wide.to(torch.float64)
-                made = made.as_strided(leaf.shape, leaf.stride()) if not leaf.numel() else expanded_like(wide)
-            else:
-                made.copy_(wide)
-            return made.requires_grad_(leaf.requires_grad)
+            return tensor_to_double(leaf).requires_grad_(leaf.requires_grad)
         return torch.float64 if isinstance(leaf, torch.dtype) and leaf.is_floating_point else leaf
 
     return with_inputs(call, cast)
 
 
-def expanded_like(tensor: Tensor) -> Tensor:
-    """Cast an expanded tensor to float64 and keep it expanded."""
+def tensor_to_double(tensor: Tensor) -> Tensor:
+    """Cast a tensor to float64 and keep its strides; what is expanded stays so."""
     index = tuple(slice(0, 1) if step == 0 else slice(None) for step in tensor.stride())
-    return tensor[index].to(torch.float64).expand(tensor.shape)
+    small = tensor.detach()[index]
+    made = torch.empty_strided(small.shape, small.stride(), dtype=torch.float64)
+    return made.copy_(small).expand(tensor.shape)
 
 
 def input_leaves(call: Call) -> Iterator[Any]:
@@ -145,13 +140,9 @@ def relayout(call: Call, layout: str, mutates: tuple[str, ...]) -> Call | None:
 
 def strided(tensor: Tensor) -> Tensor:
     """Return the same values as every second element of a larger storage, at an offset."""
-    room = (
-        torch.full((*tensor.shape[:-1], 2 * tensor.shape[-1] + 1), 7, dtype=torch.float32).to(tensor.dtype)
-        if tensor.ndim
-        else None
-    )
-    if room is None:
+    if tensor.ndim == 0:
         return tensor
+    room = torch.full((*tensor.shape[:-1], 2 * tensor.shape[-1] + 1), 7, dtype=torch.float32).to(tensor.dtype)
     view = room[..., 1::2][..., : tensor.shape[-1]]
     view.copy_(tensor)
     return view

@@ -15,6 +15,7 @@ from helpers import NO_SHIFT, RIGHT, ROOT, STUB, UNIT, hand_in
 from grader import batch, sandbox
 from grader.course import load_course
 from grader.grade import Options
+from grader.jobs import find_jobs
 
 OPTIONS = Options(exercise="softmax")
 
@@ -47,7 +48,7 @@ def few(tmp_path):
 
 
 def grade(folder, out, level="portable", **options):
-    jobs = batch.find_jobs(folder, load_course(ROOT), OPTIONS, level, UNIT)
+    jobs = find_jobs(folder, load_course(ROOT), OPTIONS, level, UNIT)
     return batch.run(jobs, out, timing=False, **options)
 
 
@@ -161,7 +162,7 @@ def test_a_cluster_gives_the_same_and_survives_a_lost_worker(few, tmp_path, monk
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None
     ) as cluster:
-        jobs = batch.find_jobs(few, load_course(ROOT), OPTIONS, "portable", UNIT)
+        jobs = find_jobs(few, load_course(ROOT), OPTIONS, "portable", UNIT)
         lost = []
 
         def lose_one(job, graded, done, of):

@@ -10,7 +10,7 @@ from grader.audit import audit_exercise, unit_problems
 from grader.course import load_course, solution_source
 from grader.grade import Options, grade
 from grader.render.text import text
-from grader.stubs import leaked_lines
+from grader.stubs import leaked_lines, stub
 from grader.subject import Worker
 
 COURSE = load_course(ROOT)
@@ -51,6 +51,14 @@ def test_no_solution_line_is_in_the_stub(unit):
     release = notebook("assignments", unit).read_text(encoding="utf-8")
     for exercise in COURSE.unit(unit).exercises:
         assert leaked_lines(exercise, release) == [], exercise.id
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_reset_restores_what_was_released(unit):
+    cells = nbformat.read(notebook("assignments", unit), 4).cells
+    released = {c.metadata.get("nbgrader", {}).get("grade_id"): c.source for c in cells}
+    for exercise in COURSE.unit(unit).exercises:
+        assert stub(exercise) == released[exercise.id]
 
 
 @pytest.mark.slow

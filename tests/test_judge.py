@@ -6,6 +6,8 @@ import torch
 from grader import Case, Cost, Exercise
 from grader.judge import judge
 from grader.meter import Use
+from grader.pack import Pack
+from grader.recognise import alike, wrong_answers
 from grader.record import record, run_all
 from grader.render.messages import sentence
 from grader.verdict import Item, score
@@ -162,6 +164,16 @@ def test_hidden_cases_can_be_left_out():
     visible = PACK.visible()
     assert "large" not in {p.case.name for p in visible.planned}
     assert judge(visible, run_all(scale, visible)).hidden_left
+
+
+def test_packs_of_one_size_are_kept_apart():
+    def without(number):
+        return Pack(EXERCISE, PACK.seed, PACK.planned[:number] + PACK.planned[number + 1 :], PACK.growths)
+
+    for pack in (without(0), without(5)):
+        wrong = next(seen for wrong, seen, _ in wrong_answers(pack) if wrong.name == "ignores_factor")
+        own = run_all(ignores_factor, pack)
+        assert all(alike(a, b) for a, b in zip(wrong, own, strict=True))
 
 
 def test_snippets_rebuild_the_input():

@@ -14,9 +14,9 @@ from nbconvert.exporters import NotebookExporter
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_raw_cell
 
-from grader.batch import submitted_file
+from grader.jobs import submitted_file
 from grader.nbgrader.restore import RestoreCells
-from grader.submission import SubmissionError, parse, read_regular
+from grader.submission import SubmissionError, cell_text, parse, read_regular
 
 MAKERS = {"code": new_code_cell, "markdown": new_markdown_cell, "raw": new_raw_cell}
 PICTURES = ("image/png", "image/jpeg", "image/gif")
@@ -96,10 +96,8 @@ def clean(cell: Any) -> NotebookNode | None:
     """Return a new cell with the text, the id and the claimed role of a submitted one; None if it is no cell."""
     kind = cell.get("cell_type") if isinstance(cell, dict) else None
     make = MAKERS.get(kind) if isinstance(kind, str) else None
-    source = cell.get("source", "") if make else None
-    if isinstance(source, list) and all(isinstance(line, str) for line in source):
-        source = "".join(source)
-    if make is None or not isinstance(source, str):
+    source = cell_text(cell) if make else None
+    if make is None or source is None:
         return None
     made = make(source.encode("utf-8", "replace").decode("utf-8"))  # a lone surrogate could not be written
     metadata = cell.get("metadata")

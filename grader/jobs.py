@@ -1,0 +1,91 @@
+"""What there is to grade in a class: one job a submission, in a fixed order."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import grader
+from grader.course import Course, load_course
+from grader.grade import Options
+from grader.submission import SubmissionError, read_regular
+
+KINDS = (".ipynb", ".py")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One submission to grade: whose, of which unit, in which file, and how.
+
+    `problem` says why there is no file; such a job is graded without one.
+    """
+
+    student: str
+    unit: str
+    path: str
+    options: Options
+    level: str
+    problem: str = ""
+    root: str = ""
+
+
+def find_jobs(folder: Path, course: Course, options: Options, level: str, unit: str | None = None) -> list[Job]:
+    """List the submissions in nbgrader's layout, `<student>/<unit>/<unit>.ipynb` (or .py), in a fixed order."""
+    if not folder.is_dir():
+        raise SubmissionError(f"{folder} is not a folder")
+    students = sorted(p for p in folder.iterdir() if p.is_dir() and not p.is_symlink() and not p.name.startswith("."))
+    units = [unit] if unit else [u for u in course.unit_names if any((s / u).is_dir() for s in students)]
+    jobs = []
+    for student in students:
+        for name in units:
+            path, problem = submitted_file(student / name, name)
+            jobs.append(Job(student.name, name, str(path), options, level, problem, str(course.root)))
+    return jobs
+
+
+def submitted_file(folder: Path, unit: str) -> tuple[Path, str]:
+    """Return the file handed in, or why there is none; one renamed file is accepted."""
+    if folder.is_symlink():
+        return folder, f"the folder {folder.name} is a symbolic link"
+    if not folder.is_dir():
+        return folder, "nothing was handed in"
+    for kind in KINDS:
+        if os.path.lexists(folder / f"{unit}{kind}"):
+            return folder / f"{unit}{kind}", ""
+    others = sorted(p for p in folder.iterdir() if p.suffix in KINDS)
+    if len(others) == 1:
+        return others[0], ""
+    if not others:
+        return folder, f"there is no {unit}.ipynb"
+    return folder, f"there is no {unit}.ipynb, and several others: {', '.join(p.name for p in others)}"
+
+
+def submitted_bytes(job: Job) -> bytes:
+    """Read a job's file."""
+    if job.problem:
+        raise SubmissionError(job.problem)
+    return read_regular(Path(job.path))
+
+
+@lru_cache(maxsize=8)
+def course_digest(root: str, package: str) -> str:
+    """Return a digest of the course's and the grader's sources: results of another version are not used again."""
+    total = hashlib.sha256(grader.__version__.encode())
+    for base in (Path(root) / package, Path(grader.__file__).parent):
+        for path in sorted(base.rglob("*.py")):
+            total.update(path.name.encode() + path.read_bytes())
+    return total.hexdigest()
+
+
+def key_of(job: Job) -> str:
+    """Return what a job's result depends on, as a digest."""
+    try:
+        content = hashlib.sha256(submitted_bytes(job)).hexdigest()
+    except SubmissionError as error:
+        content = str(error)
+    course = load_course(Path(job.root))
+    facts = [job.student, job.unit, content, job.level, repr(job.options), course_digest(job.root, course.package)]
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
