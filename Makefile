@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 UNIT ?=
 DEMO := demo-results
 
-.PHONY: demo test lint build audit mutate soak bench clean help
+.PHONY: demo test lint build audit mutate soak bench bench-budgets clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,9 @@ mutate: $(READY) ## the same, and mechanical mutants of the solutions
 
 soak: $(READY) ## 1000 checks of right answers over fresh seeds: none may be rejected
 	$(BIN)/grader soak
+
+bench-budgets: $(READY) ## do budgets flake? false fails and detection, idle and with two hogs; the estimate's rank correlation
+	$(BIN)/python tests/bench/budgets.py
 
 bench: $(READY) ## throughput against stock nbgrader on the same 30 notebooks
 	$(BIN)/python tests/bench/throughput.py

@@ -1,4 +1,4 @@
-"""What a notebook calls: `check`, `hint`, `reproduce`, `provided`."""
+"""What a notebook calls: `check`, `profile`, `hint`, `reproduce`, `provided`."""
 
 from __future__ import annotations
 
@@ -6,36 +6,45 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grader.verdict import Verdict
+
+if TYPE_CHECKING:
+    from grader.profiling import Profile
 
 _TRIES: dict[str, int] = {}
 
 
-def check(candidate: Callable[..., Any] | str, *, hidden: bool = False, seed: int | None = None) -> float:
+def check(
+    candidate: Callable[..., Any] | str, *, hidden: bool = False, seed: int | None = None, device: str | None = None
+) -> float:
     """Check a function or class of an exercise and show what is wrong with it and why.
 
     Args:
         candidate: your function or class, such as `softmax`; its name says which exercise it is.
         hidden: run the hidden cases too, as grading does.
         seed: draw other random inputs.
+        device: "cuda" to check and time it on the GPU too; "auto" to do so where there is one.
 
     Returns:
         The points, a plain float.
 
     Raises:
-        ValueError: the course has no exercise of that name.
+        ValueError: the course has no exercise of that name, or there is no device of that name.
     """
     with silent_stderr():
-        verdict = verdict_of(candidate, hidden=hidden, seed=seed)
+        verdict = verdict_of(candidate, hidden=hidden, seed=seed, device=device)
     show(verdict)
     return float(verdict.points)
 
 
-def verdict_of(candidate: Callable[..., Any] | str, *, hidden: bool = False, seed: int | None = None) -> Verdict:
+def verdict_of(
+    candidate: Callable[..., Any] | str, *, hidden: bool = False, seed: int | None = None, device: str | None = None
+) -> Verdict:
     """Judge a live function or class in this process."""
     from grader.course import load_course
+    from grader.device import resolve
     from grader.grade import Options, absent, verdict_on
     from grader.record import SEED
     from grader.slicing import Program
@@ -50,7 +59,7 @@ def verdict_of(candidate: Callable[..., Any] | str, *, hidden: bool = False, see
     live = live_object(name) if isinstance(candidate, str) else candidate
     if live is None:
         return absent(exercise, Program(exercise.name, ()))
-    options = Options(SEED if seed is None else seed, hidden=hidden)
+    options = Options(SEED if seed is None else seed, hidden=hidden, device=resolve(device))
     with provided_in(live, course, exercise):
         return verdict_on(course, exercise, live_program(exercise.name, live), InProcess(live), options)
 
@@ -104,10 +113,62 @@ def live_program(name: str, live: Any) -> Any:
     return Submission(cells, "").program(name)
 
 
+def profile(candidate: Callable[..., Any] | str, *, seed: int | None = None) -> None:
+    """Show what your function or class does beside the reference: operations, memory, how both grow, a picture.
+
+    Args:
+        candidate: your function or class, such as `softmax`; its name says which exercise it is.
+        seed: draw other random inputs.
+
+    Raises:
+        ValueError: the course has no exercise of that name, or you have defined nothing of that name yet.
+    """
+    with silent_stderr():
+        found = profile_of(candidate, seed=seed)
+    if in_notebook():
+        from IPython.display import HTML, display
+
+        from grader.render import profile_html
+
+        display(HTML(profile_html.html(found)))
+    else:
+        from rich.console import Console
+
+        from grader.render import profile_table
+
+        profile_table.show(Console(highlight=False), found)
+
+
+def profile_of(candidate: Callable[..., Any] | str, *, seed: int | None = None) -> Profile:
+    """Profile a live function or class in this process."""
+    from grader.course import CourseError, load_course
+    from grader.profiling import profile_program
+    from grader.record import SEED
+    from grader.slicing import Program
+    from grader.subject import InProcess
+
+    course = load_course()
+    name = candidate if isinstance(candidate, str) else getattr(candidate, "__name__", type(candidate).__name__)
+    try:
+        _, exercise = course.find(name)
+    except CourseError as error:
+        raise ValueError(f"{error}; rename your function as the exercise asks") from None
+    live = live_object(name) if isinstance(candidate, str) else candidate
+    if live is None:
+        raise ValueError(f"{name} is not defined")
+    program = Program(exercise.name, ())
+    with provided_in(live, course, exercise):
+        return profile_program(course, exercise, program, InProcess(live), SEED if seed is None else seed)
+
+
+def in_notebook() -> bool:
+    """Whether this is a notebook's kernel, which can show HTML."""
+    return type(ipython()).__name__ == "ZMQInteractiveShell"
+
+
 def show(verdict: Verdict) -> None:
     """Display a verdict: HTML in a notebook, text elsewhere."""
-    shell = ipython()
-    if shell is not None and type(shell).__name__ == "ZMQInteractiveShell":
+    if in_notebook():
         from IPython.display import HTML, display
 
         from grader.render.html import html

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from grader import checks
-from grader.budget import cost_findings, growth_findings
+from grader.budget import cost_findings, growth_findings, speed_finding
 from grader.calls import Observation
+from grader.device import CUDA
 from grader.meter import Use
 from grader.pack import LAYOUTS, Pack, Planned
 from grader.snippet import snippet
+from grader.speed import UNDECIDED, WITHIN, WRONG, Race
 from grader.verdict import CHECKS, Finding, Item
 
 
@@ -22,7 +24,7 @@ class Report:
     items: tuple[Item, ...]
 
 
-def assess(pack: Pack, seen: Sequence[Observation], uses: Sequence[Use] = ()) -> Report:
+def assess(pack: Pack, seen: Sequence[Observation], uses: Sequence[Use] = (), race: Race | None = None) -> Report:
     """Apply every check; findings are sorted by how basic they are, items keep the order of the cases."""
     exercise = pack.exercise
     findings: list[Finding] = [source_finding(use) for use in uses][:1]
@@ -40,7 +42,7 @@ def assess(pack: Pack, seen: Sequence[Observation], uses: Sequence[Use] = ()) ->
 
     for planned, observation in zip(pack.planned, seen, strict=False):
         category = category_of(planned)
-        name = planned.call.label if planned.variant in LAYOUTS else planned.case.name
+        name = planned.call.label if planned.variant in (*LAYOUTS, CUDA) else planned.case.name
         if planned.case.raises is not None:
             note(category, name, list(checks.error_findings(planned, observation)))
         else:
@@ -57,11 +59,18 @@ def assess(pack: Pack, seen: Sequence[Observation], uses: Sequence[Use] = ()) ->
             list(checks.input_findings(planned, observation, may_alias=exercise.may_alias)),
         )
         note("edges", "global state is left alone", list(checks.state_findings(planned, observation)))
+        note("edges", name, list(checks.device_findings(planned, observation)))
         findings.extend(checks.forbidden_findings(planned, observation))
     solid = all(ok for (category, _), ok in right.items() if category == "numerics")
     for name, found in budget(pack, seen):
         right["budget", name] = solid and found is None
         findings += [found] if solid and found is not None else []
+    if race is not None and race.outcome == WRONG:
+        note("numerics", "timed calls", [race.finding] if race.finding is not None else [])
+    elif race is not None and (race.outcome != UNDECIDED or race.ratio <= race.limit):
+        note("budget", "time", [speed_finding(race)] if race.outcome not in (WITHIN, UNDECIDED) else [])
+    elif pack.speed is not None and not solid:
+        right["budget", "time"] = False
     findings = [f for f in findings if f.kind != "worker_closed"]  # said once, by what ended the process
     ordered = sorted(findings, key=lambda f: (f.check != "forbidden", f.hidden, CHECKS.index(f.check)))
     ordered = [with_snippet(pack, f) for f in ordered]
@@ -80,7 +89,7 @@ def with_snippet(pack: Pack, finding: Finding) -> Finding:
 
 def category_of(planned: Planned) -> str:
     """Return which share of the points a call counts for."""
-    edge = planned.case.edge or planned.case.raises is not None or planned.variant in LAYOUTS
+    edge = planned.case.edge or planned.case.raises is not None or planned.variant in (*LAYOUTS, CUDA)
     return "edges" if edge else "numerics"
 
 

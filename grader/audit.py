@@ -13,7 +13,9 @@ import torch
 
 from grader.course import Course, CourseError, Unit, solution_source
 from grader.exercise import Candidate, Exercise
+from grader.grade import meet
 from grader.judge import judge
+from grader.laps import Laps
 from grader.pack import Pack
 from grader.recognise import alike, signature, wrong_answers
 from grader.record import SEED, record, run_all
@@ -21,6 +23,7 @@ from grader.render.messages import sentence
 from grader.slicing import Program
 from grader.solution_checks import example_problems, gradcheck_problems
 from grader.source import scan
+from grader.speed import UNDECIDED, WITHIN, Race
 from grader.verdict import NOT_ATTEMPTED, Verdict
 
 SEEDS = (SEED, SEED + 1, SEED + 2)
@@ -52,6 +55,7 @@ def audit_exercise(unit: Unit, exercise: Exercise) -> Iterator[Problem]:
         *right_problems(exercise, packs),
         *wrong_problems(packs[0]),
         *twin_problems(packs[0]),
+        *speed_problems(packs[0]),
         *stub_problems(exercise, packs[0]),
         *gradcheck_problems(exercise, packs[0]),
         *example_problems(exercise),
@@ -119,10 +123,10 @@ def right_problems(exercise: Exercise, packs: list[Pack]) -> Iterator[str]:
 
 def wrong_problems(pack: Pack) -> Iterator[str]:
     """Yield wrong answers that pass, are caught by another check, or earn another's hint."""
-    for wrong, seen, report in wrong_answers(pack):
-        verdict = judge(pack, seen)
-        caught = {f.check for f in report.findings}
-        if verdict.passed or not report.findings:
+    for wrong, seen, _ in wrong_answers(pack):
+        verdict = judge(pack, seen, race=beside_solution(pack, wrong.candidate) if wrong.caught_by == "speed" else None)
+        caught = {f.check for f in verdict.findings}
+        if verdict.passed or not caught:
             yield f"the wrong answer {wrong.name!r} passes: add a case that catches it"
         elif wrong.caught_by is not None and wrong.caught_by not in caught:
             yield f"{wrong.name!r} should be caught by {wrong.caught_by!r} but is caught by {sorted(caught)}"
@@ -139,6 +143,19 @@ def twin_problems(pack: Pack) -> Iterator[str]:
                 alike(a, b) for a, b in zip(seen, other, strict=True)
             ):
                 yield f"{first.name!r} and {second.name!r} look alike on every case: add a case that tells them apart"
+
+
+def speed_problems(pack: Pack) -> Iterator[str]:
+    """Yield right answers that take longer than they may."""
+    for right in pack.exercise.rights:
+        race = beside_solution(pack, right.candidate)
+        if race is not None and race.outcome not in (WITHIN, UNDECIDED):
+            yield f"the right answer {right.title!r} is too slow: {race.ratio:.2g} times the solution's time"
+
+
+def beside_solution(pack: Pack, candidate: Candidate) -> Race | None:
+    """Time a candidate beside the solution in this process."""
+    return None if pack.speed is None else meet(pack.speed, Laps(candidate), Laps(pack.exercise.solution))
 
 
 def stub_problems(exercise: Exercise, pack: Pack) -> Iterator[str]:

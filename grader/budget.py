@@ -11,6 +11,7 @@ from grader.calls import Call, Observation
 from grader.compare import finding
 from grader.exercise import Cost
 from grader.pack import Expected, Planned, PlannedGrowth
+from grader.speed import ELSEWHERE, WAITS, Race
 from grader.verdict import Finding
 from grader.wire import leaves
 
@@ -25,7 +26,7 @@ def cost_findings(planned: Planned, seen: Observation) -> Iterator[tuple[str, Fi
     cost = planned.cost
     if cost is None or seen.raised is not None:
         return
-    for name in ("ops", "matmuls", "maxel", "peak", "saved", "syncs"):
+    for name in ("ops", "matmuls", "maxel", "peak", "saved", "syncs", "flops"):
         limit = limit_of(cost, name, planned.call, planned.expected)
         if limit is None:
             continue
@@ -77,6 +78,14 @@ def growth_findings(
             "reference": getattr(growth.reference[1], name),
         }  # fmt: skip
         yield name, None if measured <= exponent + slack else Finding("growth", f"growth_{name}", growth.axis, facts)
+
+
+def speed_finding(race: Race) -> Finding:
+    """Say why a call is too slow, or why its time cannot be believed."""
+    kinds = {ELSEWHERE: "speed_elsewhere", WAITS: "speed_waits"}
+    kind = kinds.get(race.outcome, "speed" if race.ratios else "speed_stopped")
+    facts = {"ratio": float(f"{race.ratio:.2g}"), "limit": race.limit, "pairs": len(race.ratios)}
+    return Finding("speed", kind, facts=facts)
 
 
 def fitted_exponent(sizes: tuple[int, int], readings: tuple[int, int]) -> float:

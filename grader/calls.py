@@ -29,9 +29,12 @@ class Call:
         forbid: words that may not be called.
         autograd: the candidate may run backward passes.
         saved: measure the bytes saved for backward.
+        costs: read what the call costs; otherwise only its operations are counted.
+        detail: report the reading's breakdown by operation.
         draws: torch's global generator may be used.
         seed: seeds the global generator and the cotangent.
         seconds: CPU time limit.
+        device: where the inputs and the module are put: "cpu" or "cuda".
     """
 
     label: str
@@ -48,9 +51,12 @@ class Call:
     forbid: tuple[str, ...] = ()
     autograd: bool = False
     saved: bool = False
+    costs: bool = True
+    detail: bool = False
     draws: bool = False
     seed: int = 0
     seconds: float = 10.0
+    device: str = "cpu"
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -96,6 +102,7 @@ class Observation:
         graphs: paths of results that carry a graph.
         uses: forbidden names used.
         orphans: paths of results that no visible torch operation made.
+        elsewhere: paths of results that are not on the call's device.
         reading: what it cost.
         generators: digests of the states of the generators among the inputs afterwards.
         crash: why there is no observation: "timeout", "memory", "crash" ...: the worker died. Text in `raised.text`.
@@ -110,6 +117,7 @@ class Observation:
     graphs: tuple[str, ...] = ()
     uses: tuple[Use, ...] = ()
     orphans: tuple[str, ...] = ()
+    elsewhere: tuple[str, ...] = ()
     reading: Reading = field(default_factory=Reading)
     generators: tuple[str, ...] = ()
     crash: str | None = None
@@ -134,7 +142,7 @@ class Observation:
             made,
             raised=None if raised is None else Raised(**raised),
             uses=tuple(Use(str(name), str(cell), int(line)) for name, cell, line in data["uses"]),
-            reading=Reading(**data["reading"]),
+            reading=Reading.from_dict(data["reading"]),
         )
 
 

@@ -128,6 +128,13 @@ def state_findings(planned: Planned, seen: Observation) -> Iterator[Finding]:
         yield finding(planned, "state", "generator")
 
 
+def device_findings(planned: Planned, seen: Observation) -> Iterator[Finding]:
+    """Check that results are where the inputs are."""
+    for path in seen.elsewhere:
+        yield finding(planned, "device", "device", path=path, wanted=planned.call.device)
+        return
+
+
 def forbidden_findings(planned: Planned, seen: Observation) -> Iterator[Finding]:
     """Check that nothing forbidden was called and that results come from visible torch operations."""
     for use in seen.uses:

@@ -20,6 +20,7 @@ console = Console(highlight=False)
 UnitName = Annotated[str | None, typer.Option("--unit", help="Only this unit.")]
 ExerciseName = Annotated[str | None, typer.Option("--exercise", help="Only this exercise.")]
 Level = Annotated[str, typer.Option("--isolation", help="auto, portable, linux or strict.")]
+DeviceName = Annotated[str | None, typer.Option("--device", help="cpu, cuda or auto; cpu by default.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Draw other random inputs than by default.")]
 
 
@@ -39,19 +40,52 @@ def check(
     seed: Seed = None,
     isolation: Level = "auto",
     hidden: Annotated[bool, typer.Option("--hidden", help="Run the hidden cases too, as grading does.")] = False,
+    device: DeviceName = None,
 ) -> None:
     """Check your own notebook or file and say what is wrong and why."""
+    from grader.grade import Options
     from grader.learner import check_file, remember
+    from grader.record import SEED
     from grader.render.text import number, text, totals
 
     path, unit_name, wanted = resolve(target, unit, exercise)
-    verdicts = check_file(path, unit_name, wanted, seed=seed, level=isolation, hidden=hidden)
+    options = Options(SEED if seed is None else seed, hidden, wanted, chosen_device(device))
+    verdicts = check_file(path, unit_name, options, isolation)
     for verdict in verdicts:
         console.print(escape(text(verdict)), soft_wrap=True)
     points, most = totals(verdicts)
     console.print(f"{number(points)} of {most} points ({path})", soft_wrap=True)
     remember(unit_name, verdicts)
     raise typer.Exit(OK if all(v.passed for v in verdicts) else FAILED)
+
+
+@app.command()
+def profile(
+    exercise: Annotated[str, typer.Argument(help="An exercise.")],
+    submission: Annotated[Path | None, typer.Option("--submission", help="Your notebook, if it is elsewhere.")] = None,
+    picture: Annotated[Path | None, typer.Option("--picture", help="Draw how costs grow into this file.")] = None,
+    seed: Seed = None,
+    isolation: Level = "auto",
+) -> None:
+    """Show what your implementation does beside the reference: operations, memory, how both grow."""
+    from grader.profiling import profile_file
+    from grader.render import profile_picture, profile_table
+
+    found = profile_file(submission or resolve(exercise, None, None)[0], exercise, seed=seed, level=isolation)
+    profile_table.show(console, found)
+    if picture is not None:
+        console.print(profile_picture.draw(found, picture), soft_wrap=True, markup=False)
+    raise typer.Exit(OK if found.complete else FAILED)
+
+
+def chosen_device(name: str | None) -> str:
+    """Return the device to grade on."""
+    from grader import device
+
+    try:
+        return device.resolve(name)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def resolve(target: str, unit: str | None, exercise: str | None) -> tuple[Path, str, str | None]:
@@ -85,18 +119,19 @@ def grade(
     resume: Annotated[bool, typer.Option("--resume", help="Go on after an interrupted run.")] = False,
     scheduler: Annotated[str | None, typer.Option("--scheduler", help="A dask scheduler, tcp://host:port.")] = None,
     timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Write the seconds each exercise took.")] = True,
+    device: DeviceName = None,
 ) -> None:
     """Grade a class: hundreds of untrusted submissions."""
     from grader.render.terminal import summary
 
-    rows = run_class(folder, out, unit, exercise, seed, workers, isolation, resume, scheduler, timing)
+    rows = run_class(folder, out, unit, exercise, seed, workers, isolation, resume, scheduler, timing, device)
     summary(console, rows, out)
     raise typer.Exit(OK if all(r["status"] == "passed" for r in rows) else FAILED)
 
 
 def run_class(
     folder: Path, out: Path, unit: str | None, exercise: str | None, seed: int | None, workers: int, level: str,
-    resume: bool, scheduler: str | None, timing: bool,
+    resume: bool, scheduler: str | None, timing: bool, device: str | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Grade a class with a progress display."""
     from grader import batch
@@ -111,7 +146,7 @@ def run_class(
         unit = course.find(exercise)[0].name
     if unit is not None:
         course.unit(unit)
-    chosen = Options(SEED if seed is None else seed, exercise=exercise)
+    chosen = Options(SEED if seed is None else seed, exercise=exercise, device=chosen_device(device))
     jobs = find_jobs(folder, course, chosen, level, unit)
     if not jobs:
         raise typer.BadParameter(f"{folder} holds no submissions (<student>/<unit>/<unit>.ipynb)")

@@ -10,6 +10,7 @@ import pytest
 from grader import sandbox
 from grader.batch import ENTRY
 from grader.course import CourseError, load_course
+from grader.device import DEVICES, resolve
 from grader.learner import own_file, unit_of
 
 MARGIN = 0.4
@@ -17,11 +18,12 @@ MARGIN = 0.4
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare --submission, --unit and --exercise."""
+    """Declare --submission, --unit, --exercise and --device."""
     group = parser.getgroup("grader")
     group.addoption("--submission", help="another notebook, .py file or folder than assignments/")
     group.addoption("--unit", help="check only this unit")
     group.addoption("--exercise", help="check only this exercise")
+    group.addoption("--device", choices=DEVICES, help="check and time on this device too")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -69,6 +71,12 @@ def pool() -> Iterator[sandbox.Pool]:
     """Open the sandbox once for all tests."""
     with sandbox.open("auto", entry=ENTRY) as opened:
         yield opened
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> str:
+    """Return the device that --device names."""
+    return resolve(request.config.getoption("--device"))
 
 
 @pytest.fixture

@@ -30,7 +30,8 @@ class Cost:
             arguments and of `"result"` that are added up, such as `{"X": 2, "result": 1}`.
         saved: bytes kept for the backward pass, in the same notation as `peak`.
         syncs: reads of device values by the host (`item()`, `tolist()`, `if tensor`, boolean-mask indexing ...).
-        time: CPU time as a multiple of the reference solution's, measured side by side.
+        flops: floating-point operations: two per multiplication of a matrix product, convolution or attention, one per
+            element of the result of whatever else is called.
     """
 
     ops: int | None = None
@@ -39,7 +40,7 @@ class Cost:
     peak: int | Mapping[str, float] | None = None
     saved: int | Mapping[str, float] | None = None
     syncs: int | None = None
-    time: float | None = None
+    flops: int | None = None
 
     def over(self, other: Cost) -> Cost:
         """Return these limits, filled up with those of `other` where nothing is said."""
@@ -136,6 +137,16 @@ class Growth:
     limits: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How long a call may take, as a multiple of the reference solution's time measured side by side."""
+
+    at_most: float
+    make: Callable[[Draw, int], Case]
+    size: int
+    cuda: int
+
+
 CaseMaker = Callable[[Draw], Iterator[Case]]
 
 
@@ -182,6 +193,7 @@ class Exercise:
     wrongs: list[Wrong] = field(default_factory=list, init=False)
     rights: list[Right] = field(default_factory=list, init=False)
     growths: list[Growth] = field(default_factory=list, init=False)
+    timed: Speed | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         if not self.id:
@@ -247,11 +259,29 @@ class Exercise:
         """Declare a case of growing size: `make(draw, size)`; `limits` are exponents by reading.
 
         `ops=0` says that the number of operations must not grow with `axis`, `peak=1` that memory grows linearly.
-        Readings: ops, matmuls, maxel, peak, moved, saved, syncs. Ops may exceed the exponent by 0.15, others by 0.25.
+        Readings: ops, matmuls, maxel, peak, moved, saved, syncs, flops. Ops may exceed the exponent by 0.15,
+        others by 0.25.
         """
 
         def declare(make: Callable[[Draw, int], Case]) -> Callable[[Draw, int], Case]:
             self.growths.append(Growth(axis, make, sizes, limits))
+            return make
+
+        return declare
+
+    def speed(
+        self, at_most: float, *, size: int, cuda: int | None = None
+    ) -> Callable[[Callable[[Draw, int], Case]], Callable[[Draw, int], Case]]:
+        """Declare the case on which time is measured: `make(draw, size)`, a new draw for every timed call.
+
+        Args:
+            at_most: time as a multiple of the solution's; at least 1.25 times what the slowest right answer takes.
+            size: makes the solution take about 1 to 20 ms on a CPU.
+            cuda: the size on a GPU, large enough to keep it busy; 4 times `size` by default.
+        """
+
+        def declare(make: Callable[[Draw, int], Case]) -> Callable[[Draw, int], Case]:
+            self.timed = Speed(at_most, make, size, 4 * size if cuda is None else cuda)
             return make
 
         return declare

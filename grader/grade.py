@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from grader.course import Course, Unit
+from grader.calls import Call, Observation
+from grader.checks import value_findings
+from grader.course import Course, Unit, solution_source
+from grader.device import CPU, resolve
 from grader.exercise import Exercise
 from grader.judge import judge
 from grader.meter import Use
-from grader.pack import Pack
+from grader.pack import Pack, PlannedSpeed
 from grader.record import SEED, record
+from grader.sandbox import WorkerError
 from grader.slicing import Program
 from grader.source import scan
+from grader.speed import UNDECIDED, WRONG, Meet, Race, Runner
 from grader.subject import Subject
 from grader.submission import Submission, SubmissionError
 from grader.verdict import ERROR, NOT_ATTEMPTED, Finding, Verdict
 
+_GPU = threading.Lock()
+"""One process at a time uses the GPU: others would change what is measured there."""
+TIMED_CALLS = "timed calls"
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to grade: which exercises, from which seed, with or without the hidden cases."""
+    """How to grade: which exercises, from which seed, with or without the hidden cases, on which device besides."""
 
     seed: int = SEED
     hidden: bool = True
     exercise: str | None = None
+    device: str = field(default_factory=resolve)
 
     def pack(self, exercise: Exercise) -> Pack:
         """Return the pack to grade an exercise with."""
@@ -38,6 +50,12 @@ class Options:
 def shown(pack: Pack) -> Pack:
     """Return the visible part of a pack, always the same object for the same pack."""
     return pack.visible()
+
+
+@lru_cache(maxsize=256)
+def on(pack: Pack, device: str) -> Pack:
+    """Return a pack with the calls to make on a device, always the same object for the same pack."""
+    return pack.on(device)
 
 
 def wanted(unit: Unit, options: Options) -> Sequence[Exercise]:
@@ -63,13 +81,57 @@ def grade_exercise(
 
 
 def verdict_on(course: Course, exercise: Exercise, program: Program, subject: Subject, options: Options) -> Verdict:
-    """Run a program and judge what it did."""
+    """Run a program and judge what it did: on the CPU first; what is right there is timed, and run on the device."""
     start = time.perf_counter()
     pack = options.pack(exercise)
     uses: list[Use] = scan(program, exercise.forbid)
-    seen = subject.observe(program, course.provided(exercise), pack)
+    provided = course.provided(exercise)
+    seen = subject.observe(program, provided, pack)
     verdict = judge(pack, seen, uses)
-    return replace(verdict, isolation=subject.isolation, seconds=round(time.perf_counter() - start, 3))
+    missing = subject.lacks(options.device)
+    device = CPU if missing else options.device
+    if is_right(verdict) and (pack.speed is not None or device != CPU):
+        there, on_device = pack, None
+        with _GPU if device != CPU else nullcontext():
+            if device != CPU:
+                there = on(pack, device)
+                on_device = there, subject.observe(program, provided, there)
+            race = measure(course, program, subject, there)
+        verdict = judge(pack, seen, uses, race, on_device)
+    untested = verdict.untested + ((missing,) if missing else ())
+    seconds = round(time.perf_counter() - start, 3)
+    return replace(verdict, isolation=subject.isolation, seconds=seconds, untested=untested)
+
+
+def is_right(verdict: Verdict) -> bool:
+    """Whether nothing but the budget is wrong, so that its time means something."""
+    return bool(verdict.items) and all(f.check in ("cost", "growth") for f in verdict.findings)
+
+
+def measure(course: Course, program: Program, subject: Subject, pack: Pack) -> Race | None:
+    """Time a program beside the reference solution; None where the exercise has no time limit."""
+    if pack.speed is None:
+        return None
+    solution = Program(pack.exercise.name, solution_source(pack.exercise))
+    provided = course.provided(pack.exercise)
+    for _ in range(2):
+        try:
+            with subject.runners(program, solution, provided, pack) as (learner, reference):
+                return meet(pack.speed, learner, reference)
+        except WorkerError as error:
+            if not error.blameless:
+                finding = Finding("runs", f"worker_{error.kind}", TIMED_CALLS, {"text": str(error)})
+                return Race(WRONG, pack.speed.limit, finding=finding)
+    return Race(UNDECIDED, pack.speed.limit)
+
+
+def meet(speed: PlannedSpeed, learner: Runner, reference: Runner) -> Race:
+    """Time two runners side by side; the learner's results must be the reference's."""
+
+    def verify(call: Call, got: Observation, wanted: Observation) -> Finding | None:
+        return next(value_findings(speed.planned(call, wanted.outputs), got), None)
+
+    return Meet(learner, reference, speed.limit, speed.call, verify, speed.device).run()
 
 
 def absent(exercise: Exercise, program: Program) -> Verdict:

@@ -16,7 +16,6 @@ from grader.batch import open_pool
 from grader.course import Course, load_course
 from grader.exercise import Exercise
 from grader.grade import Options, grade
-from grader.record import SEED
 from grader.render.messages import hint_text
 from grader.stubs import stub
 from grader.subject import Worker
@@ -37,13 +36,10 @@ def unit_of(path: Path, names: Sequence[str]) -> str | None:
     return next((name for name in names if name in (path.stem, path.resolve().parent.name)), None)
 
 
-def check_file(
-    path: Path, unit: str, exercise: str | None, *, seed: int | None = None, level: str = "auto", hidden: bool = False
-) -> list[Verdict]:
+def check_file(path: Path, unit: str, options: Options, level: str = "auto") -> list[Verdict]:
     """Check a notebook or .py file in the sandbox."""
     course = load_course()
     found = submission.read(path)
-    options = Options(SEED if seed is None else seed, hidden=hidden, exercise=exercise)
     with Worker(open_pool(level)) as worker:
         return grade(course, course.unit(unit), found, worker, options)
 

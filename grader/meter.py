@@ -17,7 +17,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from grader.flops import Formula, formula_of
 from grader.names import expand, matches
+from grader.roofline import Row
 
 LEARNER_FILE = "<cell "
 """File names of learner code start so: `<cell 3>`."""
@@ -51,6 +53,8 @@ SYNCS = frozenset(
 FUNCTION_SYNCS = frozenset(("tolist", "numpy", "__array__"))
 DETOURS = frozenset(("numpy", "__array__", "from_numpy", "data_ptr"))
 ENDLESS = 2_000_000
+MOST_ROWS = 5_000
+"""A breakdown of more rows than this goes on in powers of two."""
 FEW_NUMBERS = 64
 """As many numbers may enter a result through `torch.tensor([...])`; more were computed outside of torch."""
 
@@ -66,11 +70,28 @@ class Reading:
     moved: int = 0
     saved: int = 0
     syncs: int = 0
+    flops: int = 0
     kinds: dict[str, int] = field(default_factory=dict)
+    detail: tuple[Row, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the reading as plain data."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Rebuild a reading from plain data; raises TypeError or ValueError for anything but counts."""
+        known = dict(data)
+        kinds = {str(kind): count(n) for kind, n in known.pop("kinds").items()}
+        rows = tuple((str(kind), count(m), count(f), count(n)) for kind, m, f, n in known.pop("detail"))
+        return cls(**{name: count(n) for name, n in known.items()}, kinds=kinds, detail=rows)
+
+
+def count(value: Any) -> int:
+    """Return a count as it is; raises ValueError for anything else."""
+    if type(value) is not int or not 0 <= value < 2**62:
+        raise ValueError(f"{value!r} is no count")
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +108,12 @@ class TooManyOpsError(RuntimeError):
 
 
 @lru_cache(maxsize=4096)
-def op_facts(func: Any) -> tuple[str, bool]:
-    """Return an op's name and whether it is free: a view or metadata."""
+def op_facts(func: Any) -> tuple[str, bool, Formula | None]:
+    """Return an op's name, whether it is free (a view or metadata), and the formula of its floating-point work."""
     schema = func._schema
     name = schema.name.rpartition("::")[2]
     returns_view = any(r.alias_info is not None and not r.alias_info.is_write for r in schema.returns)
-    return name, name in FREE or returns_view or schema.name.startswith("prim::")
+    return name, name in FREE or returns_view or schema.name.startswith("prim::"), formula_of(schema.name)
 
 
 def tensors_in(value: Any) -> Iterable[Tensor]:
@@ -107,6 +128,16 @@ def tensors_in(value: Any) -> Iterable[Tensor]:
 def elements(tensor: Tensor) -> int:
     """Count elements that exist: dimensions of stride 0 count once."""
     return min(tensor.numel(), tensor.untyped_storage().nbytes() // max(tensor.itemsize, 1))
+
+
+def existing_bytes(tensor: Tensor) -> int:
+    """Count bytes that exist: dimensions of stride 0 count once."""
+    return min(tensor.nbytes, tensor.untyped_storage().nbytes())
+
+
+def result_elements(out: Any) -> int:
+    """Count the elements of an op's results."""
+    return out.numel() if isinstance(out, Tensor) else sum(t.numel() for t in tensors_in(out))
 
 
 def is_learner_file(name: str) -> bool:
@@ -131,17 +162,31 @@ class Meter:
         forbid: words that may not be called; see `grader.names`.
         autograd: backward passes inside the call are allowed.
         saved: count the bytes saved for the backward pass too.
+        detail: break the work down by operation too.
+        costs: read more than the number of operations; that takes most of the meter's time.
+        origins: follow where tensors come from, for `orphan`.
         known: tensors that exist before the call (inputs, parameters, globals): they are no orphans.
     """
 
     def __init__(
-        self, forbid: Iterable[str] = (), *, autograd: bool = False, saved: bool = False, known: Iterable[Tensor] = ()
+        self,
+        forbid: Iterable[str] = (),
+        *,
+        autograd: bool = False,
+        saved: bool = False,
+        detail: bool = False,
+        costs: bool = True,
+        origins: bool = True,
+        known: Iterable[Tensor] = (),
     ) -> None:
         self.patterns = expand(forbid)
+        self.allowed: set[str] = set()
+        self.costs, self.origins = costs, origins or costs
         self.autograd = autograd
         self.uses: dict[str, Use] = {}
         self.kinds: Counter[str] = Counter()
         self.totals: Counter[str] = Counter()
+        self.detail: Counter[tuple[str, int, int]] | None = Counter() if detail else None
         self.live: dict[int, weakref.ref[Any]] = {}
         self.born: set[int] = set()
         self.alive = self.peak = self.maxel = 0
@@ -177,8 +222,12 @@ class Meter:
 
     def check_name(self, name: str) -> None:
         """Note `name` if it is forbidden."""
-        if (self.patterns and matches(name, self.patterns)) or name in DETOURS:
+        if name in self.allowed:
+            return
+        if matches(name, self.patterns) or name in DETOURS:
             self.use(name)
+        else:
+            self.allowed.add(name)
 
     def made(self, tensor: Tensor, *, lifted: bool = False) -> None:
         """Count a tensor that an op returned, if its storage is new; a lifted one came from Python numbers or NumPy."""
@@ -212,11 +261,24 @@ class Meter:
         key = tensor.untyped_storage()._cdata
         return key not in self.known and key not in self.born
 
+    def note(self, name: str, moved: int, flops: int) -> None:
+        """Add one operation to the breakdown."""
+        if self.detail is None:
+            return
+        row = (name, moved, flops)
+        if row not in self.detail and len(self.detail) >= MOST_ROWS:
+            row = (name, 1 << moved.bit_length(), 1 << flops.bit_length())
+        self.detail[row] += 1
+
     def reading(self) -> Reading:
         """Return what has been measured so far."""
-        counts = {name: self.totals[name] for name in ("ops", "matmuls", "moved", "syncs")}
         return Reading(
-            **counts, maxel=self.maxel, peak=self.peak, saved=sum(self._saved.values()), kinds=dict(self.kinds)
+            **{name: self.totals[name] for name in ("ops", "matmuls", "moved", "syncs", "flops")},
+            maxel=self.maxel,
+            peak=self.peak,
+            saved=sum(self._saved.values()),
+            kinds=dict(self.kinds),
+            detail=tuple((*row, many) for row, many in (self.detail or {}).items()),
         )
 
 
@@ -240,27 +302,33 @@ class _Dispatch(TorchDispatchMode):
     ) -> Any:
         out = func(*args, **(kwargs or {}))
         meter = self.meter
-        name, free = op_facts(func)
+        name, free, formula = op_facts(func)
         meter.check_name(name)
         if not meter.autograd and torch._C._current_graph_task_id() != -1:
             meter.use("autograd")
-        if name == "lift_fresh" or not free:
+        if meter.origins and (name == "lift_fresh" or not free):
             for tensor in tensors_in(out):
                 if has_storage(tensor):
                     meter.made(tensor, lifted=name == "lift_fresh")
         if not free:
-            self.count(name, args, out)
+            self.count(name, formula, args, out)
         return out
 
-    def count(self, name: str, args: tuple[Any, ...], out: Any) -> None:
+    def count(self, name: str, formula: Formula | None, args: tuple[Any, ...], out: Any) -> None:
         totals = self.meter.totals
         totals["ops"] += 1
+        if totals["ops"] > ENDLESS:
+            raise TooManyOpsError(f"more than {ENDLESS} operations in one call")
+        if not self.meter.costs:
+            return
         self.meter.kinds[name] += 1
         totals["matmuls"] += name in MATMULS
         totals["syncs"] += name in SYNCS or is_mask_index(name, args)
-        totals["moved"] += sum(elements(t) * t.itemsize for t in tensors_in((args, out)) if has_storage(t))
-        if totals["ops"] > ENDLESS:
-            raise TooManyOpsError(f"more than {ENDLESS} operations in one call")
+        moved = sum(existing_bytes(t) for t in tensors_in((args, out)) if has_storage(t))
+        flops = formula(args, out) if formula else result_elements(out)
+        totals["moved"] += moved
+        totals["flops"] += flops
+        self.meter.note(name, moved, flops)
 
 
 def is_mask_index(name: str, args: tuple[Any, ...]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import io
 import itertools
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from grader.calls import Call, Observation
+from grader.device import device
 from grader.meter import Meter, has_storage
 from grader.plain import describe, detached, digest, plain
 from grader.snapshot import STATE, Snapshot, changed_globals, global_state, kept_globals
@@ -30,18 +32,24 @@ def observe(candidate: Callable[..., Any], call: Call) -> Observation:
 
 def run_plainly(candidate: Callable[..., Any], call: Call) -> Any:
     """Make a call without watching it: the result as it is, exceptions as they come."""
+    return prepared(candidate, call)()
+
+
+def prepared(candidate: Callable[..., Any], call: Call) -> Callable[[], Any]:
+    """Build the module and copy the inputs of a call, so that only the call itself is left to make."""
     observer = _Observer(candidate, call)
     torch.default_generator.manual_seed(call.seed)
     subject = observer.build()
     if call.probe is None:
-        return subject(*observer.args, **observer.kwargs)
-    return load_probe(call.probe)(subject, *observer.args, **observer.kwargs)
+        return functools.partial(subject, *observer.args, **observer.kwargs)
+    return functools.partial(load_probe(call.probe), subject, *observer.args, **observer.kwargs)
 
 
 class _Observer:
     def __init__(self, candidate: Callable[..., Any], call: Call) -> None:
         self.candidate, self.call = candidate, call
-        args, kwargs = fresh((call.args, call.kwargs))
+        self.device = device(call.device)
+        args, kwargs = self.device.move(fresh((call.args, call.kwargs)))
         self.args: tuple[Any, ...] = args
         self.kwargs: dict[str, Any] = kwargs
         self.inputs = dict(zip(call.names, args, strict=True)) | kwargs
@@ -60,7 +68,13 @@ class _Observer:
             torch.default_generator.manual_seed(self.call.seed)
             globals_before = global_state()
             meter = Meter(
-                self.call.forbid, autograd=self.call.autograd, saved=self.call.saved, known=self.known_tensors()
+                self.call.forbid,
+                autograd=self.call.autograd,
+                saved=self.call.saved,
+                detail=self.call.detail,
+                costs=self.call.costs or self.call.detail,
+                origins=self.call.probe is None,
+                known=self.known_tensors(),
             )
             result = self.make_call(subject, meter)
             return self.report(result, meter, before, globals_before)
@@ -82,6 +96,7 @@ class _Observer:
             if dtypes == {torch.float64}:
                 made.double()
             made.load_state_dict(fresh(call.state), strict=True)
+            made.to(self.device.place)
             made.train(call.train)
         return made
 
@@ -137,6 +152,7 @@ class _Observer:
             graphs=tuple(graphs),
             uses=uses,
             orphans=orphans,
+            elsewhere=tuple(path for path, leaf in found if leaf.device.type != self.device.place),
             reading=reading,
             generators=tuple(digest(leaf) for _, leaf in leaves(self.inputs) if isinstance(leaf, torch.Generator)),
         )

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from grader.calls import Call
+from grader.device import CPU
 from grader.exercise import Case, Cost, Exercise
 from grader.meter import Reading
-from grader.tolerance import Rounding
+from grader.tolerance import Error, Rounding
 from grader.wire import leaves
 
-GIVEN, DOUBLE, STRIDED, EXPANDED = "given", "double", "strided", "expanded"
+GIVEN, DOUBLE, STRIDED, EXPANDED, TIMED = "given", "double", "strided", "expanded", "timed"
 LAYOUTS = (STRIDED, EXPANDED)
 
 
@@ -75,6 +76,33 @@ class PlannedGrowth:
     reference: tuple[Reading, Reading]
 
 
+@dataclass(frozen=True, slots=True)
+class PlannedSpeed:
+    """What is timed: as many new calls as are wanted, all of the same sizes, by number."""
+
+    limit: float
+    fresh: Callable[[int, str], Call]
+    device: str = CPU
+
+    def call(self, number: int) -> Call:
+        """Make a call."""
+        return self.fresh(number, self.device)
+
+    def on(self, device: str) -> PlannedSpeed:
+        """Return the same on another device."""
+        return replace(self, device=device)
+
+    def planned(self, call: Call, reference: Any) -> Planned:
+        """Expect of a timed call what the reference returned, up to the rounding that a float32 run may show."""
+        rounding = {path: ROUGHLY for path, leaf in leaves(reference, "result") if isinstance(leaf, (Tensor, float))}
+        expected = Expected(outputs=reference, like=reference, rounding=rounding)
+        return Planned(call, Case(f"{call.label}, timed"), TIMED, expected)
+
+
+ROUGHLY = Rounding(reference=Error(2.5e-5, 2.5e-5))
+"""Allows errors of 1e-4: less than float16 inside would make."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Pack:
     """All calls of one exercise for one seed. Equal only to itself, so that caches can be keyed by packs."""
@@ -83,13 +111,25 @@ class Pack:
     seed: int
     planned: tuple[Planned, ...]
     growths: tuple[PlannedGrowth, ...] = ()
+    speed: PlannedSpeed | None = None
 
     def calls(self, *, hidden: bool = True) -> list[Call]:
         """Return the calls in order: those of the cases, then those of the growths."""
         own = [p.call for p in self.planned if hidden or not p.case.hidden]
         return own + [call for growth in self.growths for call in growth.calls]
 
+    def on(self, device: str) -> Pack:
+        """Return the pack's plain cases, to be made on another device, and timed there."""
+        repeated = tuple(
+            replace(p, call=replace(p.call, device=device, gradients=(), label=f"{p.call.label} / {device}"),
+                    variant=device, cost=None, expected=replace(p.expected, gradients={}))
+            for p in self.planned
+            if p.variant == GIVEN and p.case.raises is None and p.call.probe is None and not p.case.draws
+        )  # fmt: skip
+        speed = None if self.speed is None else self.speed.on(device)
+        return replace(self, planned=repeated, growths=(), speed=speed)
+
     def visible(self) -> Pack:
         """Return the pack without its hidden cases."""
         shown = tuple(p for p in self.planned if not p.case.hidden)
-        return Pack(self.exercise, self.seed, shown, self.growths)
+        return replace(self, planned=shown)

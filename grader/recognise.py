@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -39,6 +40,9 @@ def recognise(pack: Pack, seen: Sequence[Observation], report: Report) -> Wrong 
     that explains most, at least half, of the calls on which either of the two goes wrong. Long calls (training runs)
     are looked at only where the short ones show nothing.
     """
+    if all(finding.check == "speed" for finding in report.findings):
+        slow = [wrong for wrong in pack.exercise.wrongs if wrong.caught_by == "speed"]
+        return slow[0] if len(slow) == 1 else None
     short, kept = without_long_calls(pack)
     if short is pack:
         return best_match(wrong_answers(pack), pack, seen, report)
@@ -47,7 +51,7 @@ def recognise(pack: Pack, seen: Sequence[Observation], report: Report) -> Wrong 
     answers = wrong_answers(short)
     if its_report.findings:
         return best_match(answers, short, some, its_report)
-    silent = [wrong for wrong, _, shown in answers if not shown.findings]
+    silent = [wrong for wrong, _, shown in answers if not shown.findings and wrong.caught_by != "speed"]
     return best_match(tuple(answers_of(pack, wrong) for wrong in silent), pack, seen, report)
 
 
@@ -57,7 +61,7 @@ def without_long_calls(pack: Pack) -> tuple[Pack, tuple[int, ...]]:
     kept = tuple(n for n, p in enumerate(pack.planned) if p.expected.reading.ops <= LONG)
     if len(kept) == len(pack.planned):
         return pack, kept
-    return Pack(pack.exercise, pack.seed, tuple(pack.planned[n] for n in kept), pack.growths), kept
+    return replace(pack, planned=tuple(pack.planned[n] for n in kept)), kept
 
 
 def best_match(answers: Sequence[Answers], pack: Pack, seen: Sequence[Observation], report: Report) -> Wrong | None:

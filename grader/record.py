@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import secrets
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,10 +15,11 @@ from torch import Tensor
 
 from grader.calls import Call, Observation
 from grader.course import CourseError, probe_source
+from grader.device import CPU
 from grader.draw import Draw
-from grader.exercise import Candidate, Case, Cost, Exercise
+from grader.exercise import Candidate, Case, Cost, Exercise, Speed
 from grader.observe import observe
-from grader.pack import DOUBLE, GIVEN, LAYOUTS, Expected, Pack, Planned, PlannedGrowth
+from grader.pack import DOUBLE, GIVEN, LAYOUTS, Expected, Pack, Planned, PlannedGrowth, PlannedSpeed
 from grader.tolerance import EXACT, Error, Rounding, difference, worst
 from grader.variants import (
     drawn_like,
@@ -34,12 +37,25 @@ from grader.wire import fresh, leaves
 SEED = 20_240_229
 NUDGES = 3
 LAYOUT_CASES = 2
+SALT = secrets.token_hex(8)
+"""Makes the inputs of timed calls unpredictable: they need not be the same for everybody, only of the same sizes."""
 
 
 @lru_cache(maxsize=256)
 def record(exercise: Exercise, seed: int = SEED) -> Pack:
     """Make the pack of an exercise. The same seed gives the same pack."""
     return _Recorder(exercise, seed).pack()
+
+
+def growing_call(exercise: Exercise, index: int, size: int, seed: int = SEED) -> Call:
+    """Make the call of an exercise's growth, given by its place, at any size."""
+    return _Recorder(exercise, seed).growing(index, size)
+
+
+def saving(exercise: Exercise, call: Call) -> Call:
+    """Return a call that is differentiated and reports what is kept for the backward pass."""
+    known = {*call.inputs, *(("parameters",) if call.state is not None else ())}
+    return replace(call, saved=True, gradients=tuple(name for name in exercise.gradients if name in known))
 
 
 def run_all(candidate: Candidate, pack: Pack) -> list[Observation]:
@@ -67,7 +83,7 @@ class _Recorder:
         planned: list[Planned] = []
         for case in cases:
             planned += self.plan(case, measured.get(case.name), with_layouts=case in layouts[:LAYOUT_CASES])
-        return Pack(self.exercise, self.seed, tuple(planned), tuple(self.growths()))
+        return Pack(self.exercise, self.seed, tuple(planned), tuple(self.growths()), self.speed())
 
     def measured(self, cases: list[Case]) -> dict[str, Cost]:
         """Return the limits by name of the cases on which costs are measured."""
@@ -79,7 +95,7 @@ class _Recorder:
         return {plain[0]: own} if plain else {}
 
     def plan(self, case: Case, cost: Cost | None, *, with_layouts: bool) -> Iterator[Planned]:
-        given = self.call(case)
+        given = replace(self.call(case), costs=cost is not None)
         if cost is not None and cost.saved is not None:
             given = replace(given, saved=True, gradients=self.gradients_of(given))
         if case.raises is not None:
@@ -200,15 +216,27 @@ class _Recorder:
 
     def growths(self) -> Iterator[PlannedGrowth]:
         for index, growth in enumerate(self.exercise.growths):
-            calls = []
-            for size in growth.sizes:
-                case = growth.make(Draw(self.seed, f"{self.exercise.id}/growth{index}"), size)
-                call = replace(self.call(case), label=f"{growth.axis} {size}", saved="saved" in growth.limits)
-                calls.append(replace(call, gradients=self.gradients_of(call)) if call.saved else call)
+            calls = [self.growing(index, size) for size in growth.sizes]
             seen = [self.must_run(self.exercise.solution, call, "the solution") for call in calls]
             yield PlannedGrowth(
                 growth.axis, growth.sizes, growth.limits, (calls[0], calls[1]), (seen[0].reading, seen[1].reading)
             )
+
+    def growing(self, index: int, size: int) -> Call:
+        growth = self.exercise.growths[index]
+        case = growth.make(Draw(self.seed, f"{self.exercise.id}/growth{index}"), size)
+        call = replace(self.call(case), label=f"{growth.axis} {size}")
+        return saving(self.exercise, call) if "saved" in growth.limits else call
+
+    def speed(self) -> PlannedSpeed | None:
+        timed = self.exercise.timed
+        return None if timed is None else PlannedSpeed(timed.at_most, functools.partial(self.fresh, timed))
+
+    def fresh(self, timed: Speed, number: int, device: str) -> Call:
+        """Make one more timed call; no two processes ever make the same."""
+        draw = Draw(self.seed, f"{self.exercise.id}/{SALT}/{number}")
+        call = self.call(timed.make(draw, timed.size if device == CPU else timed.cuda))
+        return replace(call, forbid=(), device=device)
 
 
 def rounding(truth: Observation, like: Observation, nudged: list[Observation], given: Call) -> dict[str, Rounding]:

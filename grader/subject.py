@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
@@ -11,14 +11,19 @@ from typing import Any, Protocol, Self
 
 from grader import sandbox, wire
 from grader.calls import Observation, crashed
+from grader.device import CPU, missing
+from grader.laps import Laps
 from grader.observe import observe
 from grader.pack import Pack
+from grader.remote import MALFORMED, Child, Provided, RemoteLaps
+from grader.sandbox.usage import on_one_core
 from grader.slicing import Program
+from grader.speed import Runner
+from grader.verdict import N_
 
-SLACK = 1.0
-"""CPU seconds that a worker may use on top of an exercise's own limit: reading the request and packing the reply."""
-
-Provided = tuple[tuple[str, str], ...]
+REFERENCE_SECONDS = 60.0
+NO_CALLS = wire.pack([])
+CONFINED = N_("not gradable here: this level of isolation keeps code from the GPU; use --isolation portable")
 
 
 class Subject(Protocol):
@@ -33,6 +38,20 @@ class Subject(Protocol):
         """Return one observation per call of the pack, whatever happens."""
         ...
 
+    def lacks(self, device: str) -> str:
+        """Say why calls cannot be made on a device here; nothing if they can."""
+        ...
+
+    def runners(
+        self, program: Program, solution: Program, provided: Provided, pack: Pack
+    ) -> AbstractContextManager[tuple[Runner, Runner]]:
+        """Return runners of timed calls: of a program, and of the reference in a process that never saw learner code.
+
+        Raises:
+            WorkerError: a process ended; so do the runners.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class InProcess:
@@ -45,6 +64,21 @@ class InProcess:
         """Run the live candidate on all calls."""
         return [observe(self.candidate, call) for call in pack.calls()]
 
+    def lacks(self, device: str) -> str:
+        """Say what is missing."""
+        return missing(device)
+
+    @contextmanager
+    def runners(
+        self,
+        program: Program,  # noqa: ARG002
+        solution: Program,  # noqa: ARG002
+        provided: Provided,  # noqa: ARG002
+        pack: Pack,
+    ) -> Iterator[tuple[Runner, Runner]]:
+        """Time both in this process."""
+        yield Laps(self.candidate), Laps(pack.exercise.solution)
+
 
 class Worker:
     """One sandboxed child, which runs all exercises of one submission; a child that died is replaced.
@@ -55,10 +89,9 @@ class Worker:
     """
 
     def __init__(self, pool: sandbox.Pool, cap: float | None = None) -> None:
-        self.pool = pool
-        self.cap = cap
-        self.isolation = pool.isolation
-        self.session: sandbox.Session | None = None
+        self.isolation, self.level = pool.isolation, pool.level
+        self.child = Child(pool, cap)
+        self.beside = Child(pool, cap)
 
     def __enter__(self) -> Self:
         return self
@@ -69,55 +102,65 @@ class Worker:
         self.close()
 
     def close(self) -> None:
-        """Kill the child."""
-        if self.session is not None:
-            self.session.close()
-            self.session = None
+        """Kill the child, and the one that runs the reference beside it."""
+        self.child.close()
+        self.beside.close()
 
     def observe(self, program: Program, provided: Provided, pack: Pack) -> list[Observation]:
         """Run a program in the child. A hang, crash or memory bomb costs the rest of this pack, nothing more."""
-        calls = pack.calls()
+        seen, blameless = self.attempt(program, provided, pack)
+        if blameless:  # the server died and took the child along: nothing the program did
+            seen, _ = self.attempt(program, provided, pack)
+        if seen and seen[0].raised is not None and seen[0].raised.stage == "load":
+            return seen[:1] * len(pack.calls())
+        unrun = crashed("closed", "an earlier call of this exercise ended the process")
+        return (seen + [unrun] * len(pack.calls()))[: len(pack.calls())]
+
+    def attempt(self, program: Program, provided: Provided, pack: Pack) -> tuple[list[Observation], bool]:
+        """Observe calls until one ends the child; returns whether that was nobody's fault."""
         seen: list[Observation] = []
         try:
             seen.extend(self.replies(program, provided, pack))
         except sandbox.WorkerError as error:
-            seen.append(crashed(error.kind, str(error)))
-            self.close()
-        except (wire.WireError, TypeError, ValueError, KeyError, AttributeError) as error:
+            self.child.close()
+            return [*seen, crashed(error.kind, str(error))], error.blameless
+        except MALFORMED as error:
             seen.append(crashed("reply", f"the answer could not be read ({error})"))
-            self.close()
-        if seen and seen[0].raised is not None and seen[0].raised.stage == "load":
-            return seen[:1] * len(calls)
-        unrun = crashed("closed", "an earlier call of this exercise ended the process")
-        return (seen + [unrun] * len(calls))[: len(calls)]
+            self.child.close()
+        return seen, False
 
     def replies(self, program: Program, provided: Provided, pack: Pack) -> Iterator[Observation]:
-        """Send one request and yield the observations as they come."""
-        if self.session is None:
-            self.session = self.pool.start()
-        token = secrets.token_hex(8)
-        self.session.send(
-            wire.pack({"token": token, "name": program.name, "parts": program.parts, "provided": provided})
-        )
-        self.session.send(packed_calls(pack))
-        problem = self.next_reply(token, pack.exercise.seconds)
+        """Load a program and yield the observations as they come."""
+        token, problem = self.child.load(program, provided, packed_calls(pack), pack.exercise.seconds)
         if problem is not None:
             yield problem
             return
         for call in pack.calls():
-            found = self.next_reply(token, call.seconds)
-            if found is None:
-                raise ValueError("an empty answer")
-            yield found
+            yield Observation.from_data(self.child.reply(token, call.seconds))
 
-    def next_reply(self, token: str, seconds: float) -> Observation | None:
-        """Wait for one reply."""
-        assert self.session is not None
-        data = wire.unpack(self.session.receive(seconds + SLACK, self.cap))
-        if not isinstance(data, dict) or data.get("token") != token:
-            raise ValueError("it does not belong to the question")
-        content = data["content"]
-        return None if content is None else Observation.from_data(content)
+    def lacks(self, device: str) -> str:
+        """Say what is missing; the stronger levels of isolation keep code from every device file."""
+        if device != CPU and self.level != "portable":
+            return CONFINED
+        return missing(device)
+
+    @contextmanager
+    def runners(
+        self, program: Program, solution: Program, provided: Provided, pack: Pack
+    ) -> Iterator[tuple[Runner, Runner]]:
+        """Time the program in this child and the reference in another one."""
+        seconds = pack.exercise.seconds
+        try:
+            self.child.load(program, provided, NO_CALLS, seconds)
+            self.beside.load(solution, provided, NO_CALLS, seconds)
+            with on_one_core([self.child.session.pid, self.beside.session.pid]):
+                yield RemoteLaps(self.child, seconds), RemoteLaps(self.beside, REFERENCE_SECONDS)
+        except sandbox.WorkerError:
+            self.close()
+            raise
+        except MALFORMED as error:
+            self.close()
+            raise sandbox.WorkerError("reply", f"sent an answer that could not be read ({error})") from None
 
 
 @lru_cache(maxsize=512)

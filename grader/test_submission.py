@@ -14,7 +14,7 @@ from grader.subject import Worker
 from grader.verdict import NOT_ATTEMPTED, NOT_GRADABLE
 
 
-def test_exercise(target: tuple[str, str, Path], pool: sandbox.Pool, cap: float | None) -> None:
+def test_exercise(target: tuple[str, str, Path], pool: sandbox.Pool, cap: float | None, device: str) -> None:
     """Check one exercise."""
     unit, exercise, path = target
     course = load_course()
@@ -22,8 +22,9 @@ def test_exercise(target: tuple[str, str, Path], pool: sandbox.Pool, cap: float 
         found = submission.read(path)
     except submission.SubmissionError as error:
         pytest.fail(str(error), pytrace=False)
+    options = Options(hidden=False, exercise=exercise, device=device)
     with Worker(pool, cap) as worker:
-        verdict = grade(course, course.unit(unit), found, worker, Options(hidden=False, exercise=exercise))[0]
+        verdict = grade(course, course.unit(unit), found, worker, options)[0]
     if verdict.status == NOT_ATTEMPTED:
         pytest.skip("not attempted")
     if verdict.status == NOT_GRADABLE:

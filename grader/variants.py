@@ -14,7 +14,7 @@ from grader.draw import Draw
 from grader.exercise import Case
 from grader.pack import STRIDED
 from grader.tolerance import UNIT
-from grader.wire import leaves
+from grader.wire import leaves, mapped
 
 
 def drawn_like(key: str, tensor: Tensor, draw: Draw) -> Tensor:
@@ -27,20 +27,6 @@ def drawn_like(key: str, tensor: Tensor, draw: Draw) -> Tensor:
         return scale * draw.normal(*tensor.shape, dtype=tensor.dtype)
     centre = 1.0 if key.endswith("weight") and bool((tensor == 1).all()) else 0.0
     return centre + 0.4 * draw.normal(*tensor.shape, dtype=tensor.dtype)
-
-
-def mapped(value: Any, change: Callable[[Any], Any], memo: dict[int, Any] | None = None) -> Any:
-    """Apply `change` to the leaves of plain data; a tensor that appears twice stays one tensor."""
-    memo = {} if memo is None else memo
-    if isinstance(value, (list, tuple)):
-        return type(value)(mapped(item, change, memo) for item in value)
-    if isinstance(value, dict):
-        return {key: mapped(item, change, memo) for key, item in value.items()}
-    if isinstance(value, Tensor):
-        if id(value) not in memo:
-            memo[id(value)] = change(value)
-        return memo[id(value)]
-    return change(value)
 
 
 def with_inputs(call: Call, change: Callable[[Any], Any]) -> Call:

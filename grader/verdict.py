@@ -6,6 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+
+def N_(text: str) -> str:  # noqa: N802 - gettext's customary name for "to be translated later"
+    """Mark a text for the catalogue; whoever shows it translates it."""
+    return text
+
+
 CHECKS = (
     "runs", "type", "structure", "shape", "dtype", "device", "finite", "values", "errors", "gradients", "inputs",
     "state", "forbidden", "cost", "growth", "speed",

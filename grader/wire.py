@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,20 @@ def fresh(value: Any, memo: dict[int, Any] | None = None) -> Any:
     if isinstance(value, dict):
         return {key: fresh(item, memo) for key, item in value.items()}
     return value
+
+
+def mapped(value: Any, change: Callable[[Any], Any], memo: dict[int, Any] | None = None) -> Any:
+    """Apply `change` to the leaves of plain data; a tensor that appears twice stays one tensor."""
+    memo = {} if memo is None else memo
+    if isinstance(value, (list, tuple)):
+        return type(value)(mapped(item, change, memo) for item in value)
+    if isinstance(value, dict):
+        return {key: mapped(item, change, memo) for key, item in value.items()}
+    if isinstance(value, Tensor):
+        if id(value) not in memo:
+            memo[id(value)] = change(value)
+        return memo[id(value)]
+    return change(value)
 
 
 def copy_tensor(tensor: Tensor) -> Tensor:

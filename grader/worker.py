@@ -1,15 +1,24 @@
 """What runs inside a sandboxed child: loads a learner's program, makes calls, sends back what happened.
 
 It holds torch, the learner's source and the inputs; the truth, tolerances, hints and wrong answers never come here.
+Requests say what to do:
+
+    observe   load a program; one reply for that. Then a frame with the calls; one reply for each.
+    prepare   get a block of calls of the loaded program ready; an empty reply.
+    go        make them; the reply says how long that took.
+    show      the reply is the result of one of them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from grader import wire
 from grader.calls import Call, Observation, Raised
+from grader.laps import Laps
 from grader.observe import observe, quiet
 from grader.plain import describe
 from grader.slicing import Program
@@ -20,18 +29,34 @@ Send = Callable[[bytes], None]
 
 
 def serve(receive: Receive, send: Send) -> None:
-    """Answer requests for ever: a program, its calls; one reply for loading, then one per call."""
+    """Answer requests for ever."""
+    laps = Laps(describe)
     while True:
         request = wire.unpack(receive())
-        calls = wire.unpack(receive())
-        token = request["token"]
-        candidate, problem = load(request)
-        if problem is not None:
-            send(reply(token, problem.to_data()))
-            continue
-        send(reply(token, None))
-        for data in calls:
-            send(reply(token, answer(candidate, Call.from_data(data))))
+        token, do = request["token"], request["do"]
+        if do == "observe":
+            laps = answer_calls(request, receive, send)
+        elif do == "prepare":
+            laps.prepare([Call.from_data(data) for data in request["calls"]])
+            send(reply(token, None))
+        elif do == "go":
+            send(reply(token, asdict(laps.go(math.inf))))
+        else:
+            send(reply(token, laps.show(request["index"]).to_data()))
+
+
+def answer_calls(request: dict[str, Any], receive: Receive, send: Send) -> Laps:
+    """Load a program and make calls; what is timed later is the same program."""
+    calls = wire.unpack(receive())
+    token = request["token"]
+    candidate, problem = load(request)
+    if problem is not None:
+        send(reply(token, problem.to_data()))
+        return Laps(candidate)
+    send(reply(token, None))
+    for data in calls:
+        send(reply(token, observe(candidate, Call.from_data(data)).to_data()))
+    return Laps(candidate)
 
 
 def load(request: dict[str, Any]) -> tuple[Callable[..., Any], Observation | None]:
@@ -43,11 +68,6 @@ def load(request: dict[str, Any]) -> tuple[Callable[..., Any], Observation | Non
             return load_program(program, provided), None
     except (Exception, SystemExit) as error:
         return describe, Observation(raised=describe(error, "load"))
-
-
-def answer(candidate: Callable[..., Any], call: Call) -> dict[str, Any]:
-    """Make one call."""
-    return observe(candidate, call).to_data()
 
 
 def reply(token: str, content: Any) -> bytes:

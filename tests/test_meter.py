@@ -1,12 +1,21 @@
 """What a call costs and what it calls."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from grader.meter import Meter
+from grader import meter as meter_module
+from grader.budget import cost_findings, growth_findings
+from grader.calls import Call, Observation
+from grader.exercise import Case, Cost
+from grader.meter import Meter, Reading
 from grader.names import expand, matches
+from grader.pack import Expected, Planned, PlannedGrowth
 
 
 def measure(function, *inputs, **options):
@@ -140,3 +149,127 @@ def test_numpy_is_a_detour():
 )
 def test_names_match_whatever_the_spelling(name, words, found):
     assert matches(name, expand(words)) is found
+
+
+def image(*shape):
+    return torch.randn(*shape, requires_grad=True)
+
+
+KNOWN_TO_TORCH = {
+    "mm": (lambda a, b: a @ b, torch.randn(3, 4), torch.randn(4, 5)),
+    "bmm": (torch.bmm, torch.randn(2, 3, 4), torch.randn(2, 4, 5)),
+    "einsum": (lambda a, b: torch.einsum("bij,bjk->bik", a, b), torch.randn(2, 3, 4), torch.randn(2, 4, 5)),
+    "addmm": (torch.addmm, torch.randn(5), torch.randn(3, 4), torch.randn(4, 5)),
+    "baddbmm": (torch.baddbmm, torch.randn(2, 3, 5), torch.randn(2, 3, 4), torch.randn(2, 4, 5)),
+    "linear": (F.linear, torch.randn(2, 3, 4), torch.randn(5, 4), torch.randn(5)),
+    "convolution": (F.conv2d, torch.randn(2, 4, 7, 6), torch.randn(6, 2, 3, 2), None, 2, 1, 1, 2),
+    "transposed": (F.conv_transpose2d, torch.randn(2, 4, 7, 6), torch.randn(4, 5, 3, 2), None, 2),
+    "backward": (
+        lambda x, w: torch.autograd.grad(F.conv1d(x, w).sum(), [x, w]), image(2, 4, 9), image(6, 4, 3),
+    ),
+    "weight only": (lambda x, w: torch.autograd.grad(F.conv1d(x, w).sum(), w), torch.randn(2, 4, 9), image(6, 4, 3)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KNOWN_TO_TORCH)
+def test_products_do_as_many_flops_as_torch_says(name):
+    function, *inputs = KNOWN_TO_TORCH[name]
+    with FlopCounterMode(display=False) as counter:
+        function(*inputs)
+    meter = Meter(detail=True, autograd=True)
+    with meter:
+        function(*inputs)
+    families = ("mm", "addmm", "bmm", "baddbmm", "linear", "convolution", "convolution_backward")
+    assert sum(flops * many for kind, _, flops, many in meter.reading().detail if kind in families) > 0
+    assert (
+        sum(flops * many for kind, _, flops, many in meter.reading().detail if kind in families)
+        == counter.get_total_flops()
+    )
+
+
+ROWS = torch.randn(2, 3, 10, 8)
+
+
+@pytest.mark.parametrize(
+    ("function", "flops"),
+    [
+        (lambda: torch.mv(ROWS[0, 0], ROWS[0, 0, 0]), 2 * 10 * 8),
+        (lambda: torch.dot(ROWS[0, 0, 0], ROWS[0, 0, 1]), 2 * 8),
+        (lambda: ROWS[0, 0, :8].clone().addmm_(ROWS[0, 0, :8], ROWS[0, 0, :8]), 64 + 2 * 8**3),
+        (lambda: torch.addbmm(torch.zeros(10, 10), ROWS[0], ROWS[1].mT), 100 + 2 * 3 * 10 * 10 * 8),
+        (lambda: F.scaled_dot_product_attention(ROWS, ROWS[:, :, :5], ROWS[:, :, :5]), 2 * 6 * 10 * 5 * (8 + 8)),
+        (lambda: ROWS.exp(), ROWS.numel()),
+        (lambda: ROWS.sum(), 1),
+        (lambda: ROWS.reshape(-1)[3:], 0),
+        (lambda: torch.zeros(2, 3) + 1, 6 + 6),
+    ],
+)
+def test_flops_that_torch_does_not_know(function, flops):
+    assert measure(function)[0].reading().flops == flops
+
+
+def test_attention_costs_more_backward_than_forward():
+    x = image(1, 2, 10, 8)
+
+    def both():
+        return torch.autograd.grad(F.scaled_dot_product_attention(x, x, x).sum(), x)
+
+    rows = {kind: flops for kind, _, flops, _ in measure(both, detail=True, autograd=True)[0].reading().detail}
+    forward = next(flops for kind, flops in rows.items() if "attention" in kind and not kind.endswith("backward"))
+    backward = next(
+        flops for kind, flops in rows.items() if kind.endswith("attention_backward") or "cpu_backward" in kind
+    )
+    assert (forward, backward) == (2 * 2 * 10 * 10 * 16, 2.5 * forward)
+
+
+def test_the_breakdown_adds_up_and_comes_only_when_asked_for():
+    x = torch.randn(4, 6)
+
+    def work(x):
+        for _ in range(3):
+            x = x.exp()
+        return x @ x.t()
+
+    assert measure(work, x)[0].reading().detail == ()
+    reading = measure(work, x, detail=True)[0].reading()
+    assert set(reading.detail) == {("exp", 192, 24, 3), ("mm", 96 + 96 + 64, 2 * 4 * 6 * 4, 1)}
+    assert sum(many for *_, many in reading.detail) == reading.ops
+    assert sum(moved * many for _, moved, _, many in reading.detail) == reading.moved
+    assert sum(flops * many for _, _, flops, many in reading.detail) == reading.flops
+
+
+def test_a_long_breakdown_goes_on_in_powers_of_two(monkeypatch):
+    monkeypatch.setattr(meter_module, "MOST_ROWS", 4)
+    reading = measure(lambda: [torch.zeros(n) + 1 for n in range(1, 200)], detail=True)[0].reading()
+    assert len(reading.detail) < 30
+    assert sum(many for *_, many in reading.detail) == reading.ops == 398
+
+
+def test_a_reading_survives_the_wire_and_refuses_anything_but_counts():
+    reading = measure(lambda: torch.zeros(3) + 1, detail=True)[0].reading()
+    sent = Observation(reading=reading).to_data()
+    assert Observation.from_data(sent).reading == reading
+    for forged in ({"ops": "many"}, {"peak": -1}, {"moved": 10**400}, {"kinds": {"exp": None}}, {"unknown": 1}):
+        with pytest.raises((TypeError, ValueError)):
+            Reading.from_dict(reading.to_dict() | forged)
+    with pytest.raises((TypeError, ValueError)):
+        Reading.from_dict(reading.to_dict() | {"detail": [("exp", 1, 1)]})
+
+
+def test_flops_can_be_limited():
+    planned = Planned(Call("a"), Case("a"), "given", Expected(), Cost(flops=10))
+    (found,) = cost_findings(planned, Observation(reading=Reading(flops=11)))
+    assert (found[0], found[1].kind) == ("flops", "cost_flops")
+    assert list(cost_findings(planned, Observation(reading=Reading(flops=10)))) == [("flops", None)]
+
+
+def test_the_growth_of_flops_can_be_limited():
+    readings = Reading(flops=100), Reading(flops=400)
+    growth = PlannedGrowth("rows", (4, 8), {"flops": 1}, (Call("a"), Call("b")), readings)
+    (found,) = growth_findings(growth, tuple(Observation(reading=r) for r in readings))
+    assert (found[1].kind, found[1].facts["exponent"]) == ("growth_flops", 2.0)
+
+
+def test_the_meter_does_not_bring_in_dynamo():
+    code = "import sys, grader.observe; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

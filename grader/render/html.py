@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from grader.render.messages import N_, translate
+from grader.render.messages import translate
 from grader.render.text import MOST_CASES, STATUS, by_case, case_name, number, what_is_wrong
-from grader.verdict import ERROR, FAILED, PARTLY, PASSED, Verdict
+from grader.verdict import ERROR, FAILED, N_, PARTLY, PASSED, Verdict
 
 COLOURS = {PASSED: "#1a7f37", PARTLY: "#9a6700", FAILED: "#cf222e", ERROR: "#cf222e"}
 TEMPLATE = """

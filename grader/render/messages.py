@@ -8,15 +8,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from grader.verdict import Finding
+from grader.verdict import N_, Finding
 
 LOCALES = Path(__file__).parent.parent / "locale"
 LANGUAGES = ("en", "zh")
-
-
-def N_(text: str) -> str:  # noqa: N802 - gettext's customary name for "to be translated later"
-    """Mark a text for the catalogue."""
-    return text
 
 
 SENTENCES = {
@@ -77,6 +72,9 @@ SENTENCES = {
     "cost_maxel": N_("makes a tensor of {got} elements; {limit} are enough (the reference's largest has {reference})"),
     "cost_peak": N_("holds {got} bytes at a time; {limit} are enough (the reference holds {reference})"),
     "cost_saved": N_("keeps {got} bytes for backward; {limit} are enough (the reference keeps {reference})"),
+    "cost_flops": N_(
+        "does {got} floating-point operations; at most {limit} are needed (the reference does {reference})"
+    ),
     "cost_syncs": N_("reads values back to Python {got} times; at most {limit} are needed"),
     "growth_raised": N_("could not be measured as {axis} grows: {error}: {text}"),
     "growth_ops": N_(
@@ -102,10 +100,18 @@ SENTENCES = {
         "memory traffic grows like {axis} to the power {exponent}, wanted {limit}: {first} bytes at {small}, {second} "
         "at {large} (the reference moves {reference})"
     ),
+    "growth_flops": N_(
+        "floating-point work grows like {axis} to the power {exponent}, wanted {limit}: {first} operations at {small}, "
+        "{second} at {large} (the reference does {reference})"
+    ),
     "growth_syncs": N_("{first} reads back to Python at {axis} {small}, {second} at {axis} {large}"),
+    "device": N_("{path} is not on the device of the inputs ({wanted}): make new tensors with device=x.device"),
     "speed": N_(
         "takes {ratio} times as long as the reference; at most {limit} times is allowed ({pairs} measured pairs)"
     ),
+    "speed_stopped": N_("was stopped: it takes far more than {limit} times as long as the reference, which is allowed"),
+    "speed_elsewhere": N_("does its work outside of the timed calls: what is asked for is the work of each call"),
+    "speed_waits": N_("spends its time waiting, not computing: by the clock on the wall it is far over the limit"),
 }
 """One sentence per kind of finding. A sentence continues "your function ..."."""
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from grader.render.messages import N_, sentence, translate
-from grader.verdict import ERROR, FAILED, NOT_ATTEMPTED, NOT_GRADABLE, PARTLY, PASSED, Finding, Verdict
+from grader.render.messages import sentence, translate
+from grader.verdict import ERROR, FAILED, N_, NOT_ATTEMPTED, NOT_GRADABLE, PARTLY, PASSED, Finding, Verdict
 
 STATUS = {
     PASSED: N_("passed"),
@@ -75,7 +75,7 @@ def lines(verdict: Verdict) -> Iterator[str]:
     if verdict.hint:
         yield "  " + translate(N_("hint: {hint}"), hint=verdict.hint)
     for reason in verdict.untested:
-        yield f"  ({reason})"
+        yield f"  ({translate(reason)})"
     if verdict.passed and verdict.hidden_left:
         yield "  " + translate(N_("all public checks passed; hidden checks run at grading"))
 

@@ -1,5 +1,6 @@
 """The grader's end of the fork server."""
 
+import contextlib
 import json
 import os
 import socket
@@ -10,6 +11,9 @@ from typing import Any
 
 from grader.sandbox.child import Plan
 from grader.sandbox.server import interpreter
+
+
+_PATIENCE = 2.0  # seconds to wait for another thread's request before the server is left without a word
 
 
 class ServerError(Exception):
@@ -110,6 +114,10 @@ class Client:
     def close(self) -> None:
         """End the server, and with it every child."""
         self.alive = False
+        if self._lock.acquire(timeout=_PATIENCE):
+            with contextlib.suppress(OSError):
+                self._control.send(b'{"do": "stop"}\n')
+            self._lock.release()
         self._control.close()
         try:
             self._process.wait(20)

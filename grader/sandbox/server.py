@@ -6,6 +6,7 @@ inherits: one line of JSON each way, with the descriptors of a new session attac
     {"do": "start", "level": ..., "folder": ...}   + 4 descriptors   -> {"pid": ...}
     {"do": "poll", "pid": ...}                      -> {"status": null or a wait status}
     {"do": "end", "pid": ...}                       -> the same, after killing it and what it left behind
+    {"do": "stop"}                                  nothing: the server ends
 """
 
 import contextlib
@@ -30,7 +31,6 @@ class Server:
 
     def __init__(self, control: socket.socket, plan: child.Plan) -> None:
         self._control = control
-        self._grader = os.getppid()
         self._plan = plan
         self._serve: Callable[..., None] | None = None
         if not plan.fresh:
@@ -53,8 +53,12 @@ class Server:
         gc.collect()
         gc.freeze()
         self._answer({"ready": True})
+        dismissed = False
         while request := _hear(self._control):
             message, descriptors = request
+            if message["do"] == "stop":
+                dismissed = True
+                break
             try:
                 self._answer(self._handle(message, descriptors))
             except OSError as error:
@@ -66,7 +70,7 @@ class Server:
         for pid in list(self._alive):
             _kill(pid)
         self._sweep(everything=True)
-        if self._plan.base and os.getppid() != self._grader:  # it was killed: nobody else will tidy up
+        if self._plan.base and not dismissed:  # the grader was killed: nobody else will tidy up
             shutil.rmtree(self._plan.base, ignore_errors=True)
 
     def _answer(self, message: dict[str, Any]) -> None:

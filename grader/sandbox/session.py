@@ -13,7 +13,7 @@ from grader.sandbox.client import Client, ServerError
 from grader.sandbox.errors import Kind, WorkerError, death, size
 from grader.sandbox.frames import FrameError
 from grader.sandbox.limits import Limits
-from grader.sandbox.usage import POLL_SECONDS, Usage, usage
+from grader.sandbox.usage import POLL_SECONDS, Usage, settled, usage
 
 
 class Session:
@@ -95,6 +95,13 @@ class Session:
                 self._watch(start, cpu)
             if now > deadline:
                 raise self._fail("timeout", f"did not answer within {wall:g} s")
+
+    def cpu(self) -> float | None:
+        """Return the CPU seconds that the process has used, exactly, as the kernel counts them for the grader.
+
+        None where that cannot be had: what the process itself says is all there is.
+        """
+        return settled(self.pid)
 
     def close(self) -> None:
         """Kill the process and everything left of it, and wait until it is gone. Harmless when repeated."""

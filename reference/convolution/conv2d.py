@@ -127,8 +127,6 @@ def cases(draw):
     yield Case("float64", draw.normal(2, 2, 4, 5, dtype=torch.float64), draw.normal(3, 2, 2, 3, dtype=torch.float64),
                draw.normal(3, dtype=torch.float64), padding=(1, 2))  # fmt: skip
     yield Case("as many output channels as columns", draw.normal(2, 2, 5, 6), draw.normal(4, 2, 2, 3), draw.normal(4))
-    yield Case("8 images of 16x32x32", draw.normal(8, 16, 32, 32), draw.normal(32, 16, 3, 3) / 12,
-               grad=False, double=False, layouts=False, cost=Cost(time=6.0))  # fmt: skip
     yield Case("tiny values", 1e-3 * draw.normal(2, 3, 6, 4), draw.normal(4, 3, 3, 2), 1e-3 * draw.normal(4),
                stride=(2, 1), hidden=True)  # fmt: skip
     yield Case("a large offset", draw.normal(3, 2, 5, 7) + 1e3, draw.normal(4, 2, 3, 2), draw.normal(4),
@@ -445,6 +443,11 @@ def float32_on_the_way(X, weight, bias=None, **options):
 def the_library(X, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
     checked(X, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
     return F.conv2d(X, weight, bias, stride, padding, dilation, groups)
+
+
+@exercise.speed(6.0, size=8, cuda=64)
+def speed(draw, size):
+    return Case("many images of 16x32x32", draw.normal(size, 16, 32, 32), draw.normal(32, 16, 3, 3) / 12)
 
 
 @exercise.right("one matmul per kernel cell, added up")

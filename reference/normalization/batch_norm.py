@@ -514,6 +514,12 @@ def no_graph_when_not_training(*args, training, **kwargs):
         return _steps(*args, training=training, **kwargs)
 
 
+@exercise.speed(9.0, size=16, cuda=256)
+def speed(draw, size):
+    vectors = torch.ones(32), torch.zeros(32), torch.zeros(32), torch.ones(32)
+    return Case("images of 32x16x16", draw.normal(size, 32, 16, 16), *vectors, training=True)
+
+
 @exercise.right("channels first, one row each")
 def channel_rows(X, gamma, beta, running_mean, running_var, *, training, momentum=0.1, eps=1e-5):
     _check(X, gamma, beta, running_mean, running_var)

@@ -391,6 +391,11 @@ def sum_not_average(X, kernel_size, *, stride=None, padding=0, mode="max", count
     return y * high * wide if mode == "avg" else y
 
 
+@exercise.speed(4.5, size=8, cuda=128)
+def speed(draw, size):
+    return Case("images of 16x32x32", draw.normal(size, 16, 32, 32), 3, stride=2, padding=1)
+
+
 @exercise.right("strided windows as two more axes")
 def by_windows(X, kernel_size, *, stride=None, padding=0, mode="max", count_include_pad=True):
     if isinstance(kernel_size, int):

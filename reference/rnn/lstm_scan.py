@@ -446,6 +446,11 @@ def float32_inside(x, state, w_ih, w_hh, b_ih, b_hh):
     return states.to(x.dtype), (h.to(x.dtype), c.to(x.dtype))
 
 
+@exercise.speed(3.0, size=16, cuda=256)
+def speed(draw, size):
+    return Case("24 steps of 32 features", draw.normal(24, size, 32), None, *weights(draw, 32, 48))
+
+
 @exercise.right("into tensors made beforehand, gates in slices")
 def into_a_buffer(x, state, w_ih, w_hh, b_ih, b_hh):
     h, c = _lstm_start(x, state, w_ih, w_hh, b_ih, b_hh)

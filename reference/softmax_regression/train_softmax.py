@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from grader import Case, Cost, Exercise, data
+from grader import Case, Exercise, data
 from reference.softmax_regression import FORBID
 from reference.softmax_regression.cross_entropy import cross_entropy
 from reference.softmax_regression.softmax import softmax
@@ -74,7 +74,6 @@ exercise = Exercise(
     train_softmax,
     points=12,
     autograd=True,
-    cost=Cost(time=2.5),
     forbid=(*FORBID, "optim", "*Linear", "utils"),
     uses=("cross_entropy",),
     hints=(
@@ -112,6 +111,12 @@ def on_test_set(train, X, y, X_test, y_test, seed):
     right = (logits.argmax(1) == y_test).double().mean()
     loss = (logits.logsumexp(1) - logits[torch.arange(len(y_test)), y_test]).mean()
     return {"test accuracy >= 0.93": bool(right >= 0.93), "test cross-entropy <= 0.30": bool(loss <= 0.30)}
+
+
+@exercise.speed(2.5, size=256, cuda=8192)
+def speed(draw, size):
+    X, y = draw.normal(size, 64), draw.integers(0, 10, size)
+    return Case("one epoch in batches of 32", X, y, 10, lr=0.1, num_epochs=1, batch_size=32, generator=draw.generator())
 
 
 @exercise.cases
@@ -218,6 +223,17 @@ def unshifted_exponentials(X, y, num_classes, *, lr, num_epochs, batch_size, gen
 def argmax_in_the_loss(X, y, num_classes, *, lr, num_epochs, batch_size, generator):
     return fit(X, y, num_classes, lr, num_epochs, batch_size, generator,
                loss=lambda z, t: (z.argmax(1) != t).float().mean())  # fmt: skip
+
+
+@exercise.wrong(
+    "A loop over the samples of a batch: one matrix product and one backward pass handle all of them.",
+    caught_by="speed",
+)
+def sample_by_sample(X, y, num_classes, *, lr, num_epochs, batch_size, generator):
+    def loss(z, t):
+        return sum(cross_entropy(z[i : i + 1], t[i : i + 1]) for i in range(len(z))) / len(z)
+
+    return fit(X, y, num_classes, lr, num_epochs, batch_size, generator, loss=loss)
 
 
 @exercise.wrong("Without shuffling, sorted classes are learned and forgotten in turn: one randperm(N) per epoch.")

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +45,8 @@ class Split:
     load: float = 0.0
     observe: float = 0.0
     judge: float = 0.0
+    speed: float = 0.0
+    racing: bool = False
     cpu: float = 0.0
     memory: list[int] = field(default_factory=list)
 
@@ -181,12 +182,12 @@ def split_all(root: Path, options: argparse.Namespace) -> None:
     unit = course.unit(UNIT)
     for exercise in unit.exercises:
         Options().pack(exercise)
-    titles = "".join(f"{title:>9}" for title in ("fork", "load", "observe", "judge", "its CPU"))
+    titles = "".join(f"{title:>9}" for title in ("fork", "load", "observe", "judge", "speed", "its CPU"))
     print(f"{'ms per submission, one worker':34}{titles}{'MiB own':>10}")
     count = min(options.submissions, 10)
     for level in options.levels:
         split = split_of(course, unit, level, count)
-        times = (split.fork, split.load, split.observe, split.judge, split.cpu)
+        times = (split.fork, split.load, split.observe, split.judge, split.speed, split.cpu)
         memory = f"{sum(split.memory) / len(split.memory) / 2**20:10.0f}" if split.memory else f"{'unknown':>10}"
         print(f"{level:34}" + "".join(f"{1000 * seconds / count:9.1f}" for seconds in times) + memory, flush=True)
 
@@ -195,17 +196,19 @@ def split_of(course: Any, unit: Any, level: str, count: int) -> Split:
     """Grade some submissions as `grader grade` does, with a clock at every step."""
     from grader import sandbox
     from grader.batch import ENTRY
-    from grader.grade import Options
+    from grader.grade import Options, measure
     from grader.judge import judge
     from grader.sandbox.usage import usage
     from grader.source import scan
+    from grader.subject import Worker
     from grader.submission import read
 
     split = Split()
     with sandbox.open(level, entry=ENTRY) as pool:
         for number in range(count):
             found = read(course.root / "submitted" / f"student{number:03}" / UNIT / f"{UNIT}.ipynb")
-            with timed_worker(pool, split) as worker:
+            with Worker(pool) as worker:
+                worker.child = timed_child(pool, split)
                 for exercise in unit.exercises:
                     program = found.program(exercise.name, provided=course.provided_names(exercise))
                     pack = Options().pack(exercise)
@@ -213,33 +216,50 @@ def split_of(course: Any, unit: Any, level: str, count: int) -> Split:
                     start = time.perf_counter()
                     judge(pack, seen, scan(program, exercise.forbid))
                     split.judge += time.perf_counter() - start
-                split.memory += own_memory(worker.session)
-                used = usage(worker.session.pid) if worker.session else None
+                session = worker.child.session
+                split.memory += own_memory(session)
+                used = usage(session.pid)
                 split.cpu += used.cpu if used else 0.0
+                split.racing = True
+                start = time.perf_counter()
+                for exercise in unit.exercises:
+                    program = found.program(exercise.name, provided=course.provided_names(exercise))
+                    if program.found:
+                        measure(course, program, worker, Options().pack(exercise))
+                split.speed += time.perf_counter() - start
+                split.racing = False
     return split
 
 
-def timed_worker(pool: Any, split: Split) -> Any:
-    """Return a Worker that writes down where its time goes."""
-    from grader.subject import Worker
+def timed_child(pool: Any, split: Split) -> Any:
+    """Return a sandboxed child that writes down where its time goes."""
+    from grader.remote import Child
 
-    class Timed(Worker):
-        def replies(self, program: Any, provided: Any, pack: Any) -> Iterator[Any]:
-            start = time.perf_counter()
-            if self.session is None:
-                self.session = self.pool.start()
+    class Timed(Child):
+        part = "observe"
+
+        @property
+        def session(self) -> Any:
+            if self._session is None:
+                start = time.perf_counter()
+                self._session = self.pool.start()
                 split.fork += time.perf_counter() - start
-            self.loading = True
-            yield from super().replies(program, provided, pack)
+            return self._session
 
-        def next_reply(self, *arguments: Any) -> Any:
+        def load(self, *arguments: Any) -> Any:
+            self.part = "load"
+            try:
+                return super().load(*arguments)
+            finally:
+                self.part = "observe"
+
+        def reply(self, *arguments: Any) -> Any:
             start = time.perf_counter()
             try:
-                return super().next_reply(*arguments)
+                return super().reply(*arguments)
             finally:
-                part = "load" if self.loading else "observe"
-                setattr(split, part, getattr(split, part) + time.perf_counter() - start)
-                self.loading = False
+                if not split.racing:
+                    setattr(split, self.part, getattr(split, self.part) + time.perf_counter() - start)
 
     return Timed(pool)
 

@@ -1,0 +1,69 @@
+"""Timed blocks of calls in this process: a learner's kernel, or a sandboxed worker."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from grader.calls import Call, Observation
+from grader.device import Device, device, perf_counter, process_time
+from grader.observe import prepared, quiet
+from grader.plain import describe, detached, plain
+from grader.speed import Times
+
+
+class Laps:
+    """Runs blocks of calls of one candidate; see `grader.speed.Runner`.
+
+    Args:
+        candidate: the function or class.
+        place: the device to run on; by default what the calls say.
+    """
+
+    def __init__(self, candidate: Callable[..., Any], place: Device | None = None) -> None:
+        self.candidate = candidate
+        self.place = place
+        self.waiting: list[Callable[[], Any]] = []
+        self.results: list[Any] = []
+        self.raised: Exception | SystemExit | None = None
+
+    def prepare(self, calls: Sequence[Call]) -> None:
+        """Build what the calls need and leave the device idle; an exception waits for `show`."""
+        self.results, self.raised, self.waiting = [], None, []
+        if self.place is None:
+            self.place = device(calls[0].device)
+        try:
+            with quiet():
+                self.waiting = [prepared(self.candidate, call) for call in calls]
+        except (Exception, SystemExit) as error:
+            self.raised = error
+        gc.collect(0)
+        self.place.settle()
+
+    def go(self, seconds: float) -> Times:  # noqa: ARG002 - nothing can stop a call in its own process
+        """Make the calls."""
+        assert self.place is not None
+        with quiet(), self.place.timed() as events:
+            gc.disable()
+            wall, busy = perf_counter(), process_time()
+            try:
+                for call in self.waiting:
+                    self.results.append(call())
+            except (Exception, SystemExit) as error:
+                self.raised = error
+            finally:
+                gc.enable()
+            busy = process_time() - busy
+            wall_here = perf_counter() - wall
+        if not events:
+            return Times(busy, wall_here)
+        wall = perf_counter() - wall  # leaving `timed` has waited for the device
+        return Times(wall, wall, events[0], peak=self.place.peak())
+
+    def show(self, index: int) -> Observation:
+        """Return what one of the calls returned."""
+        if self.raised is not None:
+            return Observation(raised=describe(self.raised, "call"))
+        with quiet():
+            return Observation(outputs=detached(plain(self.results[index])))

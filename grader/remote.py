@@ -1,0 +1,115 @@
+"""The grader's end of a worker: requests and replies, and a stopwatch that the worker cannot touch."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from grader import sandbox, wire
+from grader.calls import Call, Observation
+from grader.device import CPU, perf_counter
+from grader.slicing import Program
+from grader.speed import Times, TooSlowError
+
+SLACK = 1.0
+"""CPU seconds that a worker may use on top of an exercise's own limit: reading the request and packing the reply."""
+MOST_SECONDS = 60.0
+MALFORMED = (wire.WireError, TypeError, ValueError, KeyError, AttributeError)
+"""What reading a reply may raise when the worker did not send what it was asked for."""
+
+Provided = tuple[tuple[str, str], ...]
+
+
+class Child:
+    """One sandboxed child, started when it is needed, and the requests that `grader.worker` answers.
+
+    Args:
+        pool: where children come from.
+        cap: seconds, by any clock, that no reply may take; by default only CPU time counts.
+    """
+
+    def __init__(self, pool: sandbox.Pool, cap: float | None = None) -> None:
+        self.pool, self.cap = pool, cap
+        self._session: sandbox.Session | None = None
+
+    @property
+    def session(self) -> sandbox.Session:
+        """The child; it is started if there is none."""
+        if self._session is None:
+            self._session = self.pool.start()
+        return self._session
+
+    def close(self) -> None:
+        """Kill the child."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def load(
+        self, program: Program, provided: Provided, calls: bytes, seconds: float
+    ) -> tuple[str, Observation | None]:
+        """Have the child load a program; returns the token of the replies to its calls, and what went wrong."""
+        token = secrets.token_hex(8)
+        request = {"do": "observe", "name": program.name, "parts": program.parts, "provided": provided}
+        self.session.send(wire.pack({"token": token, **request}))
+        self.session.send(calls)
+        found = self.reply(token, seconds)
+        return token, None if found is None else Observation.from_data(found)
+
+    def ask(self, seconds: float, **request: Any) -> Any:
+        """Send one request and wait for the reply."""
+        token = secrets.token_hex(8)
+        self.session.send(wire.pack({"token": token, **request}))
+        return self.reply(token, seconds)
+
+    def reply(self, token: str, seconds: float) -> Any:
+        """Wait for one reply and return its content.
+
+        Raises:
+            ValueError: it answers another question.
+            WireError, WorkerError: there is none.
+        """
+        data = wire.unpack(self.session.receive(seconds + SLACK, self.cap))
+        if not isinstance(data, dict) or data.get("token") != token:
+            raise ValueError("it does not belong to the question")
+        return data["content"]
+
+
+class RemoteLaps:
+    """Runs timed blocks in a child, by the grader's own stopwatch. See `grader.speed.Runner`.
+
+    The kernel tells the grader how much CPU time the child has used; what the child itself says counts only
+    where the kernel does not, and for the GPU's events.
+    """
+
+    def __init__(self, child: Child, seconds: float) -> None:
+        self.child, self.seconds = child, seconds
+        self.device = CPU
+        self.last: float | None = None
+
+    def prepare(self, calls: Sequence[Call]) -> None:
+        """Send the calls."""
+        self.device = calls[0].device
+        self.child.ask(self.seconds, do="prepare", calls=[call.to_data() for call in calls])
+
+    def go(self, seconds: float) -> Times:
+        """Make the calls and measure from outside."""
+        session = self.child.session
+        start, wall = session.cpu(), perf_counter()
+        try:
+            said = self.child.ask(min(seconds, MOST_SECONDS), do="go")
+        except sandbox.WorkerError as error:
+            if error.kind == "timeout":
+                raise TooSlowError from None
+            raise
+        wall, end = perf_counter() - wall, session.cpu()
+        before = 0.0 if start is None or self.last is None else start - self.last
+        self.last = end
+        cpu = float(said["busy"]) if start is None or end is None else end - start
+        busy = cpu if self.device == CPU else wall
+        return Times(busy, wall, float(said["events"]), before, int(said["peak"]))
+
+    def show(self, index: int) -> Observation:
+        """Fetch one result."""
+        return Observation.from_data(self.child.ask(self.seconds, do="show", index=index))

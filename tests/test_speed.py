@@ -1,0 +1,479 @@
+"""Measured speed: the test that decides, the race, and everything that tries to cheat it."""
+
+import itertools
+import math
+import random
+import textwrap
+from fractions import Fraction
+
+import pytest
+import torch
+
+from grader import sandbox
+from grader.batch import ENTRY
+from grader.budget import speed_finding
+from grader.calls import Call, Observation
+from grader.course import load_course, solution_source
+from grader.device import FLUSHED, Cpu, Cuda, device, missing, resolve
+from grader.grade import measure, meet
+from grader.judge import UNDECIDED_TIME, UNSURE, judge
+from grader.laps import Laps
+from grader.pack import PlannedSpeed
+from grader.record import record, run_all
+from grader.slicing import Program
+from grader.speed import (
+    ELSEWHERE,
+    FALSE_FAIL,
+    FALSE_PASS,
+    MOST_LAPS,
+    MOST_PAIRS,
+    OVER,
+    UNDECIDED,
+    WAITS,
+    WITHIN,
+    WRONG,
+    Meet,
+    Race,
+    Times,
+    TooSlowError,
+    decide,
+    enough,
+    evidence,
+    interval,
+)
+from grader.subject import CONFINED, InProcess, Worker
+from grader.verdict import PASSED, Finding
+
+
+def mixture(k, n):
+    """Average the likelihood ratio p^k (1-p)^(n-k) / 2^-n over p in (1/2, 1), by numeric integration."""
+    steps = 200_000
+    points = ((0.5 + 0.5 * (i + 0.5) / steps) for i in range(steps))
+    return sum(p**k * (1 - p) ** (n - k) for p in points) / steps * 2**n
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 1), (3, 3), (7, 9), (5, 12)])
+def test_evidence_is_the_averaged_likelihood_ratio(k, n):
+    assert float(Fraction(*evidence(k, n))) == pytest.approx(mixture(k, n), rel=1e-5)
+
+
+def test_the_fewest_pairs_that_decide():
+    assert [enough(n, n, FALSE_PASS) for n in (8, 9)] == [False, True]
+    assert [enough(n, n, FALSE_FAIL) for n in (12, 13)] == [False, True]
+    assert decide([0.5] * 9, 1.0) == WITHIN
+    assert decide([2.0] * 13, 1.0) == OVER
+    assert decide([2.0] * 9, 1.0) == UNDECIDED
+    assert decide([0.5, 2.0] * 20, 1.0) == UNDECIDED
+
+
+def test_a_call_exactly_at_its_limit_is_hardly_ever_failed():
+    """The worst honest case, half of the pairs above: of 2000 runs of 60 looks at most a few may fail."""
+    chance = random.Random(5)
+    failed = 0
+    for _ in range(2000):
+        above = itertools.accumulate(chance.random() < 0.5 for _ in range(MOST_PAIRS))
+        failed += any(enough(k, n, FALSE_FAIL) for n, k in enumerate(above, 1))
+    assert failed <= 6  # 2000 times 1e-3, and three standard deviations
+
+
+def test_the_interval_holds_the_median():
+    chance = random.Random(3)
+    ratios = [math.exp(chance.gauss(0, 0.2)) for _ in range(200)]
+    low, high = interval(ratios)
+    assert 0.85 < low < 1.0 < high < 1.15
+    assert interval([1.0] * 5) == (0.0, math.inf)
+
+
+class Fake:
+    """A runner with a clock of its own: each call takes `seconds` of it."""
+
+    def __init__(self, seconds, wall=None, before=0.0, result=1.0, stops=False):
+        self.seconds, self.wall, self.before, self.result, self.stops = seconds, wall, before, result, stops
+        self.blocks, self.shown = [], 0
+
+    def prepare(self, calls):
+        self.calls = list(calls)
+        self.blocks.append([call.seed for call in calls])
+
+    def go(self, seconds):
+        busy = self.seconds() if callable(self.seconds) else self.seconds
+        busy *= len(self.calls)
+        if self.stops and busy > seconds:
+            raise TooSlowError
+        return Times(busy, self.wall * len(self.calls) if self.wall else busy, before=self.before)
+
+    def show(self, index):
+        self.shown += 1
+        result = self.result(len(self.blocks)) if callable(self.result) else self.result
+        return Observation(outputs=result)
+
+
+def race(learner, reference, limit=2.0, chance=None):
+    def verify(call, got, wanted):
+        return None if got.outputs == wanted.outputs else Finding("values", "plain_value", facts={"path": "result"})
+
+    def fresh(number):
+        return Call("a case", seed=number)
+
+    meeting = Meet(learner, reference, limit, fresh, verify, chance=chance or random.Random(1))
+    return meeting.run(), meeting
+
+
+def test_fast_enough_and_too_slow():
+    found, _ = race(Fake(1e-3), Fake(1e-3))
+    assert (found.outcome, found.ratio, len(found.ratios)) == (WITHIN, 1.0, 9)
+    found, _ = race(Fake(3e-3), Fake(1e-3))
+    assert (found.outcome, len(found.ratios)) == (OVER, 13)
+    assert found.ratio == pytest.approx(3.0)
+
+
+def test_far_too_slow_is_decided_after_five_pairs():
+    found, _ = race(Fake(20e-3), Fake(1e-3))
+    assert (found.outcome, len(found.ratios)) == (OVER, 5)
+
+
+def test_a_learner_that_would_take_for_ever_is_stopped():
+    found, _ = race(Fake(50.0, stops=True), Fake(1e-3))
+    assert (found.outcome, found.ratio) == (OVER, math.inf)
+    assert speed_finding(found).kind == "speed_stopped"
+
+
+def test_a_noisy_machine_costs_nobody_anything():
+    chance = random.Random(2)
+    noisy = Fake(lambda: 1e-3 * math.exp(chance.gauss(math.log(2.0), 1.0)))
+    found, meeting = race(noisy, Fake(1e-3))
+    assert found.outcome == UNDECIDED
+    assert meeting.made > MOST_PAIRS
+
+
+def test_what_seems_too_slow_is_measured_twice():
+    sides = itertools.cycle([2.1e-3, 1.9e-3])
+    slow = Fake(lambda: next(sides) + 1e-9)
+    found, _ = race(slow, Fake(1e-3), limit=1.99)
+    assert found.outcome == UNDECIDED
+    pairs = len([block for block in slow.blocks if len(block) > 1])
+    assert found.ratio > 1.99
+    assert pairs == 2 * MOST_PAIRS
+
+
+def test_no_input_is_seen_twice_and_both_get_the_same():
+    learner, reference = Fake(1e-4), Fake(1e-4)
+    race(learner, reference)
+    seeds = [seed for block in learner.blocks for seed in block]
+    assert len(set(seeds)) == len(seeds)
+    assert learner.blocks == reference.blocks
+
+
+def test_blocks_are_long_enough_for_the_clock():
+    learner = Fake(1e-3)
+    race(learner, Fake(0.3e-3), limit=9.0)
+    assert len(learner.blocks[-1]) == math.ceil(2e-3 / 0.3e-3)
+    tiny = Fake(1e-6)
+    race(tiny, Fake(1e-6))
+    assert len(tiny.blocks[-1]) == MOST_LAPS
+
+
+def test_a_wrong_result_of_a_timed_call_is_found_whenever_it_comes():
+    assert race(Fake(1e-3, result=2.0), Fake(1e-3))[0].outcome == WRONG
+    for seed in range(8):  # right while warming up and in the first pairs, wrong later
+        turncoat = Fake(1e-3, result=lambda block: 1.0 if block < 9 else 2.0)
+        assert race(turncoat, Fake(1e-3), chance=random.Random(seed))[0].outcome == WRONG
+
+
+def test_work_outside_of_the_clock_is_found():
+    found, _ = race(Fake(1e-3, before=0.1), Fake(1e-3, before=0.001))
+    assert found.outcome == ELSEWHERE
+    found, _ = race(Fake(1e-3, wall=0.1), Fake(1e-3))
+    assert found.outcome == WAITS
+    found, _ = race(Fake(1e-3, wall=0.004), Fake(1e-3, wall=0.004))  # a busy machine: both wait
+    assert found.outcome == WITHIN
+
+
+PACK = record(load_course().find("train_softmax")[1])
+
+
+@pytest.mark.parametrize(
+    ("found", "points", "note"),
+    [
+        (Race(WITHIN, 2.5, (1.0,) * 9), 12, ()),
+        (Race(UNDECIDED, 2.5, (1.0,) * 9), 12, (UNSURE,)),
+        (Race(UNDECIDED, 2.5, (3.0,) * 9), 12, (UNDECIDED_TIME,)),
+        (Race(OVER, 2.5, (3.0,) * 13), None, ()),
+        (Race(ELSEWHERE, 2.5, (1.0,) * 9), None, ()),
+    ],
+)
+def test_only_a_decided_verdict_costs_points(found, points, note):
+    seen = run_all(PACK.exercise.solution, PACK)
+    verdict = judge(PACK, seen, race=found)
+    assert verdict.untested == note
+    if points is None:
+        assert verdict.points < 12
+        assert [f.check for f in verdict.findings] == ["speed"]
+    else:
+        assert (verdict.points, verdict.status) == (points, PASSED)
+
+
+def test_the_message_says_how_much_too_slow():
+    from grader.render.messages import sentence
+
+    assert sentence(speed_finding(Race(OVER, 2.5, (3.14159,) * 13))) == (
+        "takes 3.1 times as long as the reference; at most 2.5 times is allowed (13 measured pairs)"
+    )
+
+
+class FakeCuda:
+    """What `torch.cuda` would be asked to do, in order, on a device whose events say 8 ms."""
+
+    def __init__(self):
+        self.log = []
+
+    def synchronize(self):
+        self.log.append("synchronize")
+
+    def reset_peak_memory_stats(self):
+        self.log.append("reset")
+
+    def max_memory_allocated(self):
+        return FLUSHED + 4096
+
+    def Event(self, *, enable_timing):  # noqa: N802 - torch's name
+        assert enable_timing
+        log = self.log
+
+        class Event:
+            def record(self):
+                log.append("event")
+
+            def elapsed_time(self, end):
+                return 8.0
+
+        return Event()
+
+
+def test_a_gpu_is_flushed_waited_for_and_timed_by_events():
+    cuda = FakeCuda()
+    place = Cuda(cuda, "cpu")
+    laps = Laps(lambda x: cuda.log.append("call") or x + 1, place)
+    laps.prepare([Call("a case", (torch.ones(2),), ("x",))] * 2)
+    times = laps.go(math.inf)
+    assert cuda.log == ["synchronize", "reset", "event", "call", "call", "event", "synchronize"]
+    assert (times.events, times.peak) == (0.008, 4096)
+    assert times.busy == times.wall  # the wall clock counts: work on another stream has no event
+    assert laps.show(1).outputs.tolist() == [2.0, 2.0]
+
+
+def test_a_gpu_that_is_not_there_is_said_to_be_missing(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve("auto") == "cpu"
+    assert "no CUDA device" in missing("cuda")
+    with pytest.raises(ValueError, match="no device 'cuda' here"):
+        device("cuda")
+    with pytest.raises(ValueError, match="no such device: 'tpu'"):
+        resolve("tpu")
+    monkeypatch.setenv("GRADER_DEVICE", "cuda")
+    assert resolve() == "cuda"
+    assert isinstance(device("cpu"), Cpu)
+
+
+def test_the_pack_for_a_device_repeats_the_plain_cases_there():
+    course = load_course()
+    pack = record(course.find("conv2d")[1])
+    there = pack.on("cuda")
+    assert {p.call.device for p in there.planned} == {"cuda"}
+    assert {p.variant for p in there.planned} == {"cuda"}
+    assert 10 < len(there.planned) < len(pack.planned)
+    assert not there.growths
+    assert there.speed.device == "cuda"
+    assert there.speed.call(0).args[0].shape[0] == 64
+    assert pack.speed.call(0).args[0].shape[0] == 8
+
+
+def test_a_result_left_on_another_device_is_found():
+    pack = record(load_course().find("conv2d")[1])
+    there = pack.on("cuda")
+    seen = run_all(pack.exercise.solution, pack)
+    some = [Observation(outputs=p.expected.like, elsewhere=("result",)) for p in there.planned]
+    verdict = judge(pack, seen, on_device=(there, some))
+    assert verdict.findings[0].check == "device"
+    assert verdict.points == pytest.approx(12 * 0.8, abs=2.0)
+    fine = [Observation(outputs=p.expected.like) for p in there.planned]
+    assert judge(pack, seen, on_device=(there, fine)).status == PASSED
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_real_gpu():
+    course = load_course()
+    exercise = course.find("conv2d")[1]
+    pack = record(exercise).on("cuda")
+    found = meet(pack.speed, Laps(exercise.solution), Laps(exercise.solution))
+    assert found.outcome in (WITHIN, UNDECIDED)
+    assert 0 < found.events <= 1.1
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with sandbox.open("auto", entry=ENTRY) as opened:
+        yield opened
+
+
+HONEST = "return torch.nn.functional.conv2d(X, weight, bias, stride, padding, dilation, groups)"
+SLOW = "for _ in range(60): torch.nn.functional.conv2d(X, weight, bias, stride, padding, dilation, groups)"
+HEAD = """
+import sys, threading, time
+import torch
+
+{before}
+
+def conv2d(X, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
+    {body}
+"""
+
+
+def timed(pool, body, before=""):
+    """Time a conv2d beside the reference's in the sandbox."""
+    course = load_course()
+    exercise = course.find("conv2d")[1]
+    text = HEAD.format(before=textwrap.dedent(before), body=textwrap.indent(textwrap.dedent(body), "    ").strip())
+    program = Program("conv2d", (("<cell 1>", text),))  # not sliced
+    with Worker(pool) as worker:
+        return measure(course, program, worker, record(exercise))
+
+
+def test_the_sandbox_times_honest_code(pool):
+    assert timed(pool, HONEST).outcome in (WITHIN, UNDECIDED)
+    found = timed(pool, f"{SLOW}\n{HONEST}")
+    assert found.outcome == OVER
+    assert found.ratio > 6
+
+
+def test_the_reference_beside_itself_takes_the_same_time(pool):
+    course = load_course()
+    exercise = course.find("conv2d")[1]
+    program = Program(exercise.name, solution_source(exercise))
+    with Worker(pool) as worker:
+        found = measure(course, program, worker, record(exercise))
+    assert found.outcome in (WITHIN, UNDECIDED)
+    assert 0.5 < found.ratio < 2.0
+
+
+CLOCKS = """
+class Frozen:
+    perf_counter = process_time = monotonic = time = staticmethod(lambda: 0.0)
+
+for name in ("time", "process_time", "perf_counter", "monotonic"):
+    setattr(time, name, lambda: 0.0)
+for name in ("grader.laps", "grader.device"):
+    if name in sys.modules:
+        sys.modules[name].process_time = sys.modules[name].perf_counter = lambda: 0.0
+"""
+
+
+def test_patched_clocks_change_nothing(pool):
+    assert timed(pool, f"{SLOW}\n{HONEST}", CLOCKS).outcome == OVER
+
+
+def test_work_on_another_thread_counts(pool):
+    body = f"""
+    def work():
+        {SLOW}
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    {HONEST}
+    """
+    assert timed(pool, body).outcome == OVER
+
+
+AHEAD = """
+laps = sys.modules["grader.laps"]
+made = {}
+
+def prepare(self, calls, original=laps.Laps.prepare):
+    original(self, calls)
+    for waiting in self.waiting:
+        made[waiting.args[0].data_ptr()] = waiting()
+    self.waiting = [lambda w=w: made[w.args[0].data_ptr()] for w in self.waiting]
+
+laps.Laps.prepare = prepare
+"""
+
+
+def test_work_done_before_the_clock_starts_is_found(pool):
+    assert timed(pool, f"{SLOW}\n{HONEST}", AHEAD).outcome == ELSEWHERE
+
+
+def test_sleeping_is_found(pool):
+    assert timed(pool, f"time.sleep(0.4)\n{HONEST}").outcome == WAITS
+
+
+@pytest.mark.parametrize(
+    "key", ["X.shape", "X.data_ptr()", "(id(X), weight.data_ptr())"], ids=["shape", "pointer", "identity"]
+)
+def test_results_kept_from_other_inputs_are_wrong(pool, key):
+    body = f"""
+    if {key} in kept:
+        return kept[{key}].clone()
+    Y = torch.nn.functional.conv2d(X, weight, bias, stride, padding, dilation, groups)
+    kept[{key}] = Y
+    return Y
+    """
+    found = timed(pool, body, "kept = {}")
+    if key == "X.shape":
+        assert found.outcome == WRONG
+        assert found.finding.check == "values"
+    else:  # either a pointer comes back, and with it a wrong result, or nothing was ever found there
+        assert found.outcome in (WRONG, WITHIN, UNDECIDED)
+
+
+def test_results_kept_by_value_are_never_found_again():
+    exercise = load_course().find("conv2d")[1]
+    kept = {}
+
+    def conv2d(X, weight, bias=None, **options):
+        key = (X.sum().item(), weight.sum().item())
+        kept[key] = kept.get(key, 0) + 1
+        return exercise.solution(X, weight, bias, **options)
+
+    found = meet(record(exercise).speed, Laps(conv2d), Laps(exercise.solution))
+    assert found.outcome in (WITHIN, UNDECIDED)
+    assert set(kept.values()) == {1}
+
+
+def test_half_precision_is_wrong(pool):
+    body = "return torch.nn.functional.conv2d(X.half(), weight.half(), None, stride, padding, dilation, groups).float()"
+    assert timed(pool, body).outcome == WRONG
+
+
+def test_a_crash_in_a_timed_call_is_said_to_be_one(pool):
+    body = f"""
+    if X.shape[0] == 8:
+        sys.exit(3) if X.sum() > 1e9 else __import__("os")._exit(3)
+    {HONEST}
+    """
+    found = timed(pool, body)
+    assert found.outcome == WRONG
+    assert found.finding.kind == "worker_exit"
+
+
+def test_an_exception_in_a_timed_call_is_said_with_its_text(pool):
+    found = timed(pool, "raise MemoryError('no more') if X.shape[0] == 8 else None")
+    assert found.outcome == WRONG
+    assert found.finding.facts["text"] == "no more"
+
+
+def test_code_that_is_confined_gets_no_gpu(pool):
+    with Worker(pool) as worker:
+        if worker.level == "portable":
+            pytest.skip("only the portable level is to be had here")
+        assert worker.lacks("cuda") == CONFINED
+        assert worker.lacks("cpu") == ""
+    assert InProcess(len).lacks("cpu") == ""
+
+
+def test_a_timed_case_is_new_for_every_process():
+    speed = record(load_course().find("conv2d")[1]).speed
+    assert isinstance(speed, PlannedSpeed)
+    first, second = speed.call(0), speed.call(1)
+    assert first.args[0].shape == second.args[0].shape
+    assert not torch.equal(first.args[0], second.args[0])
