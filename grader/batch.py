@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from grader import recognise, sandbox
+from grader import sandbox
 from grader.course import load_course
 from grader.grade import Options, grade, unreadable, wanted
 from grader.jobs import Job, key_of, submitted_bytes
@@ -56,11 +56,11 @@ def _open_pool(level: str) -> sandbox.Pool:
 def _prepare(root: str, unit: str, options: Options) -> None:
     course = load_course(Path(root))
     for exercise in wanted(course.unit(unit), options):
-        recognise.prepare(options.pack(exercise))
+        options.pack(exercise)
 
 
 def prepare(root: str, unit: str, options: Options) -> None:
-    """Run truth, solution and wrong answers of a unit once, before any thread needs them."""
+    """Run truth and solution of a unit once, before any thread needs them."""
     with _ONE_AT_A_TIME:
         _prepare(root, unit, options)
 

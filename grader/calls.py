@@ -30,6 +30,8 @@ class Call:
         autograd: the candidate may run backward passes.
         saved: measure the bytes saved for backward.
         costs: read what the call costs; otherwise only its operations are counted.
+        watched: see every operation: names, costs, origins. A long training run through a probe is not watched; what
+            it may not call is looked for in the shorter runs.
         detail: report the reading's breakdown by operation.
         draws: torch's global generator may be used.
         seed: seeds the global generator and the cotangent.
@@ -52,6 +54,7 @@ class Call:
     autograd: bool = False
     saved: bool = False
     costs: bool = True
+    watched: bool = True
     detail: bool = False
     draws: bool = False
     seed: int = 0

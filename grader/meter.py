@@ -6,7 +6,7 @@ import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -76,7 +76,7 @@ class Reading:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the reading as plain data."""
-        return asdict(self)
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:

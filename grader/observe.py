@@ -120,10 +120,13 @@ class _Observer:
         return found + reachable_tensors(self.candidate)
 
     def make_call(self, subject: Any, meter: Meter) -> Any:
-        if self.call.probe is None:
+        driver = None if self.call.probe is None else load_probe(self.call.probe)
+        if not self.call.watched:
+            call = subject if driver is None else functools.partial(driver, subject)
+            return plain(call(*self.args, **self.kwargs))
+        if driver is None:
             with meter:
                 return plain(subject(*self.args, **self.kwargs))
-        driver = load_probe(self.call.probe)
         if isinstance(subject, nn.Module):
             subject.forward = metered(subject.forward, meter)
             return plain(driver(subject, *self.args, **self.kwargs))
@@ -139,7 +142,7 @@ class _Observer:
         after = self.after()
         graphs = [path for path, leaf in found if leaf.requires_grad]
         graphs += [f"{k}" for k, v in after.items() if isinstance(v, Tensor) and v.requires_grad]
-        orphans = () if call.probe else tuple(path for path, leaf in found if meter.orphan(leaf))
+        orphans = () if call.probe or not call.watched else tuple(path for path, leaf in found if meter.orphan(leaf))
         changed = before.changes() + changed_globals(globals_before, draws=call.draws)
         aliases = tuple(before.aliases(found))
         outputs = {"result": result} | {k: v for k, v in after.items() if k in call.attributes}

@@ -18,6 +18,8 @@ from grader.wire import leaves
 
 GIVEN, DOUBLE, STRIDED, EXPANDED, TIMED = "given", "double", "strided", "expanded", "timed"
 LAYOUTS = (STRIDED, EXPANDED)
+LONG = 1500
+"""A call in which the solution dispatches more operations than this is long: a training run."""
 
 
 @dataclass(frozen=True, slots=True)

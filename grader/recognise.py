@@ -15,15 +15,13 @@ from grader.assess import Report, assess
 from grader.calls import Observation
 from grader.compare import strange_places
 from grader.exercise import Wrong
-from grader.pack import Pack
-from grader.record import run_all
+from grader.observe import observe
+from grader.pack import LONG, Pack
 from grader.tolerance import difference
 from grader.wire import leaves
 
 ALIKE = {torch.float64: 1e-6, torch.float32: 1e-3}
 HALF = 0.499
-LONG = 1500
-"""A call in which the solution dispatches more operations than this is long."""
 BEHAVIOUR = frozenset("runs type structure shape dtype finite values errors gradients inputs".split())
 """Checks of what a candidate does, as against what it costs or calls."""
 
@@ -43,16 +41,16 @@ def recognise(pack: Pack, seen: Sequence[Observation], report: Report) -> Wrong 
     if all(finding.check == "speed" for finding in report.findings):
         slow = [wrong for wrong in pack.exercise.wrongs if wrong.caught_by == "speed"]
         return slow[0] if len(slow) == 1 else None
+    wrongs = pack.exercise.wrongs
     short, kept = without_long_calls(pack)
     if short is pack:
-        return best_match(wrong_answers(pack), pack, seen, report)
+        return best_match(pack, seen, report, wrongs)
     some = [seen[n] for n in kept] + list(seen[len(pack.planned) :])
     its_report = assess(short, some)
-    answers = wrong_answers(short)
     if its_report.findings:
-        return best_match(answers, short, some, its_report)
-    silent = [wrong for wrong, _, shown in answers if not shown.findings and wrong.caught_by != "speed"]
-    return best_match(tuple(answers_of(pack, wrong) for wrong in silent), pack, seen, report)
+        return best_match(short, some, its_report, wrongs)
+    silent = [w for w in wrongs if w.caught_by != "speed" and not any(fails(short, w, n) for n in range(len(kept)))]
+    return best_match(pack, seen, report, silent)
 
 
 @lru_cache(maxsize=256)
@@ -64,19 +62,46 @@ def without_long_calls(pack: Pack) -> tuple[Pack, tuple[int, ...]]:
     return replace(pack, planned=tuple(pack.planned[n] for n in kept)), kept
 
 
-def best_match(answers: Sequence[Answers], pack: Pack, seen: Sequence[Observation], report: Report) -> Wrong | None:
+def best_match(pack: Pack, seen: Sequence[Observation], report: Report, wrongs: Sequence[Wrong]) -> Wrong | None:
     """Return the wrong answer that fits best, if one fits."""
-    own = set(failing_calls(pack, report))
+    own = failing_calls(pack, report)
+    if not own:
+        return next((wrong for wrong in wrongs if does_the_same(pack, wrong, seen, report)), None)
     best, share = None, HALF
-    for wrong, other, its_report in answers:
-        same_calls = [alike(a, b) for a, b in zip(other, seen, strict=False)]
-        if signature(its_report) == signature(report) and all(same_calls):
+    for wrong in wrongs:
+        explained = share_explained(pack, wrong, seen, own, share)
+        if explained == 1.0 and does_the_same(pack, wrong, seen, report):
             return wrong
-        failing = set(failing_calls(pack, its_report))
-        explained = sum(same_calls[n] for n in failing & own)
-        if failing and explained / len(failing | own) > share:
-            best, share = wrong, explained / len(failing | own)
+        if explained > share:
+            best, share = wrong, explained
     return best
+
+
+def share_explained(pack: Pack, wrong: Wrong, seen: Sequence[Observation], own: Sequence[int], floor: float) -> float:
+    """Return on which share of the calls that fail for either of the two both do the same; 0 if not above `floor`.
+
+    The wrong answer is run call by call, the cheap ones first, and no further than it has a chance.
+    """
+    others = set(range(len(pack.planned))) - set(own)
+    explained, either, left = 0, len(own), len(own)
+    for part in (own, others):
+        for n in sorted(part, key=lambda n: pack.planned[n].expected.reading.ops):
+            failing = fails(pack, wrong, n)
+            if part is own:
+                explained += failing and alike(answer(pack, wrong, n), seen[n])
+                left -= 1
+            else:
+                either += failing
+            most = (explained + left) / either
+            if most < 1.0 and most <= floor:
+                return 0.0
+    return explained / either
+
+
+def does_the_same(pack: Pack, wrong: Wrong, seen: Sequence[Observation], report: Report) -> bool:
+    """Whether a wrong answer fails the same checks on the same cases, with the same results everywhere."""
+    _, its, its_report = answers_of(pack, wrong)
+    return signature(its_report) == signature(report) and all(alike(a, b) for a, b in zip(its, seen, strict=False))
 
 
 def failing_calls(pack: Pack, report: Report) -> list[int]:
@@ -90,26 +115,34 @@ def signature(report: Report) -> frozenset[tuple[str, str]]:
     return frozenset((f.check, f.case) for f in report.findings)
 
 
+@lru_cache(maxsize=65_536)
+def _answer(pack: Pack, wrong: Wrong, number: int) -> Observation:
+    return observe(wrong.candidate, pack.calls()[number])
+
+
+def answer(pack: Pack, wrong: Wrong, number: int) -> Observation:
+    """Make one call of a pack with a declared wrong answer, once."""
+    with _RUNNING:
+        return _answer(pack, wrong, number)
+
+
+@lru_cache(maxsize=65_536)
+def fails(pack: Pack, wrong: Wrong, number: int) -> bool:
+    """Whether a wrong answer behaves wrongly on one of a pack's cases."""
+    alone = replace(pack, planned=(pack.planned[number],), growths=(), speed=None)
+    return bool(failing_calls(alone, assess(alone, [answer(pack, wrong, number)])))
+
+
 @lru_cache(maxsize=4096)
-def _answers_of(pack: Pack, wrong: Wrong) -> Answers:
-    seen = run_all(wrong.candidate, pack)
+def answers_of(pack: Pack, wrong: Wrong) -> Answers:
+    """Make all calls of a pack with a declared wrong answer, once."""
+    seen = [answer(pack, wrong, number) for number in range(len(pack.calls()))]
     return wrong, seen, assess(pack, seen)
 
 
-def answers_of(pack: Pack, wrong: Wrong) -> Answers:
-    """Run one declared wrong answer on the pack, once."""
-    with _RUNNING:
-        return _answers_of(pack, wrong)
-
-
 def wrong_answers(pack: Pack) -> tuple[Answers, ...]:
-    """Run every declared wrong answer on the pack, once."""
+    """Make all calls of a pack with every declared wrong answer, once."""
     return tuple(answers_of(pack, wrong) for wrong in pack.exercise.wrongs)
-
-
-def prepare(pack: Pack) -> None:
-    """Run what `recognise` needs, before several threads need it."""
-    wrong_answers(without_long_calls(pack)[0])
 
 
 def alike(a: Observation, b: Observation) -> bool:

@@ -12,7 +12,6 @@ from typing import Any
 from grader.sandbox.child import Plan
 from grader.sandbox.server import interpreter
 
-
 _PATIENCE = 2.0  # seconds to wait for another thread's request before the server is left without a word
 
 

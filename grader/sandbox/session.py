@@ -13,7 +13,7 @@ from grader.sandbox.client import Client, ServerError
 from grader.sandbox.errors import Kind, WorkerError, death, size
 from grader.sandbox.frames import FrameError
 from grader.sandbox.limits import Limits
-from grader.sandbox.usage import POLL_SECONDS, Usage, settled, usage
+from grader.sandbox.usage import POLL_SECONDS, Usage, cpu_clock, settled, usage
 
 
 class Session:
@@ -81,7 +81,7 @@ class Session:
         self._check()
         wall = 3 * cpu + self._limits.wall_slack if wall is None else wall
         looked = time.monotonic()
-        deadline, start = looked + wall, (usage(self.pid) or self._used).cpu
+        deadline, start = looked + wall, cpu_clock(self.pid) or (usage(self.pid) or self._used).cpu
         while True:
             connected = self._channel.exchange(POLL_SECONDS)
             frame = self._take()

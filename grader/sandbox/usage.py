@@ -38,12 +38,18 @@ def settled(pid: int, patience: float = 0.05) -> float | None:
     While it runs the kernel adds them up a few hundred times a second only; what still runs after `patience` seconds
     is counted so. None where this cannot be read from outside (no Linux).
     """
+    deadline = time.monotonic() + patience
+    with contextlib.suppress(OSError):
+        while HAS_PROC and _state(pid) == "R" and time.monotonic() < deadline:
+            pass
+    return cpu_clock(pid)
+
+
+def cpu_clock(pid: int) -> float | None:
+    """Return the CPU seconds of a process as the kernel has them now; None where they cannot be read from outside."""
     if not HAS_PROC:
         return None
-    deadline = time.monotonic() + patience
     try:
-        while _state(pid) == "R" and time.monotonic() < deadline:
-            pass
         return time.clock_gettime((~pid << 3) | _PROCESS_CLOCK)
     except OSError:
         return None

@@ -149,6 +149,7 @@ def cases(draw):
     yield Case("4 output channels in 3 groups", draw.normal(2, 6, 5, 6), draw.normal(4, 2, 3, 2), groups=3,
                raises=ValueError)  # fmt: skip
     yield Case("groups 0", X, weight, groups=0, raises=ValueError)
+    yield Case("groups 0, images without channels", X[:, :0], weight, groups=0, raises=ValueError, hidden=True)
     yield Case("groups -2", X, draw.normal(6, 2, 3, 2), groups=-2, raises=ValueError, hidden=True)
     yield Case("bias of one number", X, weight, draw.normal(1), raises=ValueError)
     yield Case("bias of the wrong length", X, weight, draw.normal(4), raises=ValueError)

@@ -135,6 +135,7 @@ def cases(draw):
                X.to(memory_format=torch.channels_last), weight, padding=(1, 0))  # fmt: skip
     yield Case("inputs that require a gradient", G, X.clone().requires_grad_(), weight.clone().requires_grad_(),
                padding=(1, 0), edge=True)  # fmt: skip
+    yield Case("a grad_out that requires a gradient", G.clone().requires_grad_(), X, weight, padding=(1, 0), edge=True)
     yield Case("float64", *(t.double() for t in made(2, 2, (4, 5), 3, (2, 3))), stride=1)
     yield Case("pairing with the images", *made(2, 3, (7, 8), 4, (3, 2), s=(2, 1), p=(1, 2)), stride=(2, 1),
                padding=(1, 2), probe=pairing)  # fmt: skip

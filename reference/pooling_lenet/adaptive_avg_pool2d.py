@@ -86,6 +86,7 @@ def cases(draw):
     bright[:, :, 0, 0] = 1e6
     yield Case("one very bright pixel", bright, (4, 3), probe=near_and_far, edge=True)
     yield Case("no images", draw.normal(0, 3, 5, 4), (2, 3), edge=True)
+    yield Case("no channels", draw.normal(2, 0, 5, 4), (2, 3), grad=False, edge=True)
     yield Case("one pixel", draw.normal(2, 3, 1, 1), (2, 3), edge=True)
     last = draw.normal(2, 3, 7, 5).to(memory_format=torch.channels_last)
     yield Case("channels last", last, (2, 4), edge=True)

@@ -114,7 +114,7 @@ def cases(draw):
     pairs = {"kernel_size": (2, 4), "stride": (1, 3), "padding": (1, 2)}
     yield Case("maximum, unequal pairs", draw.normal(3, 2, 5, 9), **pairs, cost=Cost(ops=2 * 8 + 12))
     pairs = {"kernel_size": (4, 3), "stride": (3, 1), "padding": (2, 1), "mode": "avg", "count_include_pad": False}
-    yield Case("average of real pixels", draw.normal(2, 3, 8, 5), **pairs, cost=Cost(ops=2 * 12 + 12))
+    yield Case("average of real pixels", draw.normal(3, 2, 8, 5), **pairs, cost=Cost(ops=2 * 12 + 12))
     yield Case("all negative, padded maximum", -1 - draw.uniform(2, 3, 5, 7), 3, stride=2, padding=1)
     yield Case("overlapping windows", draw.normal(2, 1, 9, 7), 3, stride=2)
     yield Case("overlapping averages", draw.normal(1, 4, 7, 9), 3, stride=2, mode="avg")
@@ -150,10 +150,12 @@ def cases(draw):
     yield Case("another mode", image, 2, mode="mean", raises=ValueError)
     yield Case("three axes", image[0], 2, raises=ValueError)
     yield Case("window 0", image, 0, raises=ValueError)
+    yield Case("a window without columns, stride 1", image, (2, 0), stride=1, raises=ValueError)
     yield Case("stride 0", image, 2, stride=(1, 0), raises=ValueError)
     yield Case("negative padding", image, 3, padding=-1, mode="avg", raises=ValueError)
     yield Case("padding of more than half the window", image, (3, 4), padding=2, raises=ValueError)
     yield Case("a window larger than the image", image, (3, 6), mode="avg", raises=ValueError)
+    yield Case("a window too high, padded", image[:, :, :2], (5, 2), padding=1, raises=ValueError)
     yield Case("five axes", image[None], 2, mode="avg", raises=ValueError, hidden=True)
     yield Case("too much padding, average", image, (2, 5), padding=(2, 1), mode="avg", raises=ValueError, hidden=True)
     yield Case("a window too high", image, (7, 2), stride=2, raises=ValueError, hidden=True)

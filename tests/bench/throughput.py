@@ -26,6 +26,13 @@ from nbgrader_course import OURS, REPOSITORY, STOCK, UNIT, build, environment, h
 
 LEVELS = ("portable", "linux", "strict")
 SUBREAPER = 36
+MISTAKE = """
+_right_{name} = {name}
+
+def {name}(*arguments, **options):
+    result = _right_{name}(*arguments, **options)
+    return tuple(1.01 * part for part in result) if isinstance(result, tuple) else 1.01 * result
+"""
 GRADE = ("-c", "from grader.cli import main; main()", "grade", "submitted")
 
 
@@ -107,14 +114,14 @@ def marks(cell: Any) -> dict[str, Any]:
 
 
 def submission(root: Path, answers: list[Any], number: int) -> Any:
-    """Answer all exercises but one, another one each time; one in so many is complete."""
+    """Leave one exercise blank and answer one wrongly, others each time; the mistake is in no list."""
     notebook = released(root)
     texts = {marks(cell)["grade_id"]: cell.source for cell in answers}
-    blank = [*texts, ""][number % (len(texts) + 1)]
+    blank, wrong = [*texts, ""][number % (len(texts) + 1)], [*texts, ""][(number + 3) % (len(texts) + 1)]
     for cell in notebook.cells:
         name = marks(cell).get("grade_id")
         if name in texts and name != blank:
-            cell.source = f"{texts[name]}\n# {number}"
+            cell.source = f"{texts[name]}\n# {number}" + MISTAKE.format(name=name) * (name == wrong)
     return notebook
 
 
