@@ -9,7 +9,7 @@ from torch import Tensor
 
 from grader.calls import Call, Observation
 from grader.compare import finding
-from grader.exercise import Cost
+from grader.exercise import Cost, Limit
 from grader.pack import Expected, Planned, PlannedGrowth
 from grader.speed import ELSEWHERE, WAITS, Race
 from grader.verdict import Finding
@@ -19,6 +19,8 @@ GROWTH_SLACK = {"ops": 0.15, "matmuls": 0.15}
 
 
 DEFAULT_SLACK = 0.25
+REFERENCE = "reference"
+"""Stands for the solution's own reading in a limit."""
 
 
 def cost_findings(planned: Planned, seen: Observation) -> Iterator[tuple[str, Finding | None]]:
@@ -26,7 +28,7 @@ def cost_findings(planned: Planned, seen: Observation) -> Iterator[tuple[str, Fi
     cost = planned.cost
     if cost is None or seen.raised is not None:
         return
-    for name in ("ops", "matmuls", "maxel", "peak", "saved", "syncs", "flops"):
+    for name in cost.__slots__:
         limit = limit_of(cost, name, planned.call, planned.expected)
         if limit is None:
             continue
@@ -38,10 +40,11 @@ def cost_findings(planned: Planned, seen: Observation) -> Iterator[tuple[str, Fi
 
 def limit_of(cost: Cost, name: str, call: Call, expected: Expected) -> int | None:
     """Return a limit in elements, bytes or counts."""
-    said: int | str | tuple[int | str, ...] | Mapping[str, float] | None = getattr(cost, name)
+    said: Limit | str | tuple[int | str, ...] = getattr(cost, name)
     if said is None or isinstance(said, int):
         return said
-    measure = sizes(call, expected)
+    own: int = getattr(expected.reading, name)
+    measure = sizes(call, expected) | {REFERENCE: (own, own)}
     if isinstance(said, Mapping):
         return math.ceil(sum(factor * measure[key][1] for key, factor in said.items()))
     parts = said if isinstance(said, tuple) else (said,)

@@ -17,9 +17,15 @@ Candidate = Callable[..., Any]
 LEVELS = {5: "easy", 8: "medium", 12: "hard", 20: "hard"}
 
 
+Limit = int | Mapping[str, float] | None
+"""A number, or multiples of named quantities that are added up."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cost:
     """Limits on what one call may cost. Every field left at None is not limited.
+
+    Any limit may be given as `{"reference": 1.5}`: a multiple of what the solution costs on the same call.
 
     Args:
         ops: dispatched ATen calls; views and metadata are free.
@@ -29,18 +35,20 @@ class Cost:
         peak: bytes of new memory alive at one time: a number of bytes, or multiples of the bytes of named
             arguments and of `"result"` that are added up, such as `{"X": 2, "result": 1}`.
         saved: bytes kept for the backward pass, in the same notation as `peak`.
+        moved: bytes that operations read and write, in the same notation as `peak`.
         syncs: reads of device values by the host (`item()`, `tolist()`, `if tensor`, boolean-mask indexing ...).
         flops: floating-point operations: two per multiplication of a matrix product, convolution or attention, one per
             element of the result of whatever else is called.
     """
 
-    ops: int | None = None
-    matmuls: int | None = None
-    maxel: int | str | tuple[int | str, ...] | None = None
-    peak: int | Mapping[str, float] | None = None
-    saved: int | Mapping[str, float] | None = None
-    syncs: int | None = None
-    flops: int | None = None
+    ops: Limit = None
+    matmuls: Limit = None
+    maxel: Limit | str | tuple[int | str, ...] = None
+    peak: Limit = None
+    saved: Limit = None
+    moved: Limit = None
+    syncs: Limit = None
+    flops: Limit = None
 
     def over(self, other: Cost) -> Cost:
         """Return these limits, filled up with those of `other` where nothing is said."""

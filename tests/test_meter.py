@@ -273,3 +273,16 @@ def test_the_growth_of_flops_can_be_limited():
 def test_the_meter_does_not_bring_in_dynamo():
     code = "import sys, grader.observe; sys.exit('torch._dynamo' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_limit_may_be_a_multiple_of_what_the_solution_costs():
+    expected = Expected(reading=Reading(ops=4, moved=100))
+    call = Call("a", (torch.ones(10),), ("x",))
+    planned = Planned(call, Case("a"), "given", expected, Cost(ops={"reference": 1.5}, moved={"reference": 2, "x": 1}))
+    limits = {"ops": 6, "moved": 2 * 100 + 40}
+    for name, limit in limits.items():
+        fine = dict(cost_findings(planned, Observation(reading=Reading(**limits))))
+        assert fine == {"ops": None, "moved": None}
+        over = dict(cost_findings(planned, Observation(reading=Reading(**(limits | {name: limit + 1})))))
+        assert [key for key, wrong in over.items() if wrong is not None] == [name]
+        assert over[name].facts["limit"] == limit

@@ -407,6 +407,35 @@ def test_sleeping_is_found(pool):
     assert timed(pool, f"time.sleep(0.4)\n{HONEST}").outcome == WAITS
 
 
+def test_work_in_another_process_is_refused_or_found(pool):
+    body = f"""
+    import os
+    child = os.fork()
+    if not child:
+        {SLOW}
+        os._exit(0)
+    os.waitpid(child, 0)
+    {HONEST}
+    """
+    found = timed(pool, body)
+    if pool.level == "portable":
+        assert found.outcome == WAITS
+    else:
+        assert found.outcome == WRONG
+        assert found.finding.facts["error"] == "PermissionError"
+
+
+def test_results_made_before_the_inputs_are_known_are_wrong(pool):
+    before = """
+    Y = torch.nn.functional.conv2d(torch.randn(8, 16, 32, 32), torch.randn(32, 16, 3, 3) / 12)
+    ready = {(8, 16, 32, 32): Y}
+    """
+    assert (
+        timed(pool, f"return ready[tuple(X.shape)].clone() if X.shape[0] == 8 else 0\n{HONEST}", before).outcome
+        == WRONG
+    )
+
+
 @pytest.mark.parametrize(
     "key", ["X.shape", "X.data_ptr()", "(id(X), weight.data_ptr())"], ids=["shape", "pointer", "identity"]
 )

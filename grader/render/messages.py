@@ -75,6 +75,7 @@ SENTENCES = {
     "cost_flops": N_(
         "does {got} floating-point operations; at most {limit} are needed (the reference does {reference})"
     ),
+    "cost_moved": N_("reads and writes {got} bytes; {limit} are enough (the reference moves {reference})"),
     "cost_syncs": N_("reads values back to Python {got} times; at most {limit} are needed"),
     "growth_raised": N_("could not be measured as {axis} grows: {error}: {text}"),
     "growth_ops": N_(
