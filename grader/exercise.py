@@ -112,6 +112,12 @@ class Case:
     def __repr__(self) -> str:
         return f"Case({self.name!r})"
 
+    def said(self) -> set[str]:
+        """Return the words, other than the call's own arguments, that this case gives another value than usual."""
+        usual = Case(self.name)
+        words = set(self.__slots__) - {"name", "args", "kwargs"}
+        return {word for word in words if getattr(self, word) is not getattr(usual, word)}
+
 
 @dataclass(frozen=True, slots=True)
 class Wrong:

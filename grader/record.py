@@ -133,6 +133,8 @@ class _Recorder:
         names = [p.name for p in list(signature.parameters.values())[skip:]][: len(case.args)]
         if len(names) < len(case.args):
             raise CourseError(f"{exercise.id}, case {case.name!r}: more arguments than the call takes")
+        for taken in (set(signature.parameters) - set(names)) & case.said():
+            raise CourseError(f"{exercise.id}, case {case.name!r}: {taken!r} is a word of Case; pass it by position")
         return Call(
             label=case.name,
             args=case.args,

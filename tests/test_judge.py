@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from grader import Case, Cost, Exercise
+from grader.course import CourseError
 from grader.judge import judge
 from grader.meter import Use
 from grader.pack import Pack
@@ -204,3 +205,24 @@ def test_the_same_seed_gives_the_same_pack():
         assert a.call.label == b.call.label
         assert all(torch.equal(x, y) for x, y in zip(a.call.args, b.call.args, strict=True))
     assert not torch.equal(record(EXERCISE, 6).planned[0].call.args[0], first.planned[0].call.args[0])
+
+
+def test_an_argument_that_a_case_would_swallow_is_an_error():
+    def decay(x, state=None):
+        return x if state is None else x + state
+
+    exercise = Exercise(decay, 5)
+    exercise.truth(decay)
+
+    @exercise.cases
+    def cases(draw):
+        yield Case("swallowed", draw.normal(3), state=draw.normal(3))
+
+    with pytest.raises(CourseError, match="'state' is a word of Case; pass it by position"):
+        record(exercise)
+
+    @exercise.cases
+    def by_position(draw):
+        yield Case("by position", draw.normal(3), draw.normal(3))
+
+    assert record(exercise).planned
