@@ -6,7 +6,6 @@ marks where an exercise stands. Everything is deterministic: the same sources gi
 
 from __future__ import annotations
 
-import ast
 import re
 import shutil
 import tempfile
@@ -17,22 +16,13 @@ from typing import Any
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from grader.course import Course, CourseError, Unit, solution_source
+from grader.course import Course, CourseError, Unit
 from grader.exercise import LEVELS, Exercise
+from grader.preamble import setup
 from grader.stubs import solution_cell
 
 MARKER = re.compile(r"^<!-- exercise: (\w+) -->$", re.MULTILINE)
 SECTION = re.compile(r"^(?=## )", re.MULTILINE)
-SETUP = """\
-import math
-
-import matplotlib.pyplot as plt
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from grader import check, data, hint, provided, reproduce
-"""
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
@@ -147,42 +137,6 @@ def heading(unit: Unit, exercise: Exercise) -> str:
         )
     lines.append(f"Stuck? `hint({exercise.name})` gives one more hint each time.")
     return "\n\n".join(lines)
-
-
-def setup(course: Course, unit: Unit) -> str:
-    """Return the setup cell: the imports of all solutions, and what earlier units provide."""
-    known = {ast.unparse(node) for node in ast.parse(SETUP).body}
-    bound = {
-        alias.asname or alias.name
-        for node in ast.parse(SETUP).body
-        if isinstance(node, (ast.Import, ast.ImportFrom))
-        for alias in node.names
-    }
-    extra: dict[str, None] = {}
-    for exercise in unit.exercises:
-        for node in imports_of(exercise):
-            for alias in node.names:
-                single = (
-                    ast.Import([alias]) if isinstance(node, ast.Import) else ast.ImportFrom(node.module, [alias], 0)
-                )
-                text = ast.unparse(single)
-                if text not in known and (alias.asname or alias.name) not in bound:
-                    extra[text] = None
-    own = {e.id for e in unit.exercises}
-    earlier = dict.fromkeys(used for e in unit.exercises for used in e.uses if used not in own)
-    names = [f'{course.find(used)[1].name} = provided("{used}")' for used in earlier]
-    parts = ["\n".join(sorted(extra)) + "\n" + SETUP if extra else SETUP, "\n".join(names)]
-    return "\n".join(part for part in parts if part).strip()
-
-
-def imports_of(exercise: Exercise) -> list[ast.Import | ast.ImportFrom]:
-    """Return the import statements that a solution needs, the course's own left aside."""
-    found = []
-    for _, text in solution_source(exercise):
-        for node in ast.parse(text).body:
-            if isinstance(node, ast.Import) or (isinstance(node, ast.ImportFrom) and node.module != "__future__"):
-                found.append(node)
-    return found
 
 
 def released(solutions: Path, units: Sequence[str]) -> dict[str, str]:

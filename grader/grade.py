@@ -17,6 +17,7 @@ from grader.exercise import Exercise
 from grader.judge import judge
 from grader.meter import Use
 from grader.pack import Pack, PlannedSpeed
+from grader.preamble import prepared
 from grader.record import SEED, record
 from grader.sandbox import WorkerError
 from grader.slicing import Program
@@ -67,7 +68,8 @@ def grade(
     course: Course, unit: Unit, found: Submission, subject: Subject, options: Options = Options()
 ) -> list[Verdict]:
     """Grade a submission's exercises, in teaching order."""
-    return [grade_exercise(course, exercise, found, subject, options) for exercise in wanted(unit, options)]
+    whole = prepared(course, unit, found)
+    return [grade_exercise(course, exercise, whole, subject, options) for exercise in wanted(unit, options)]
 
 
 def grade_exercise(

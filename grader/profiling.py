@@ -16,6 +16,7 @@ from grader.grade import measure
 from grader.meter import Reading
 from grader.observe import observe
 from grader.pack import GIVEN, Expected, Pack, Planned
+from grader.preamble import prepared
 from grader.record import SEED, growing_call, record, saving
 from grader.slicing import Program
 from grader.speed import OVER, UNDECIDED, WITHIN
@@ -108,8 +109,8 @@ def profile_file(path: Path, exercise: str, *, seed: int | None = None, level: s
     from grader.batch import open_pool
 
     course = load_course()
-    found = course.find(exercise)[1]
-    program = read(path).program(found.name, provided=course.provided_names(found))
+    unit, found = course.find(exercise)
+    program = prepared(course, unit, read(path)).program(found.name, provided=course.provided_names(found))
     if not program.found:
         raise SubmissionError(program.broken or f"{path} does not define {found.name}")
     with Worker(open_pool(level)) as worker:

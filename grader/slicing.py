@@ -115,7 +115,9 @@ def slice_program(cells: tuple[Cell, ...], name: str, provided: frozenset[str]) 
 
 
 def is_course_import(node: ast.stmt) -> bool:
-    """Whether a statement imports from the course or the grader: neither is there when grading."""
+    """Whether a statement takes something from the course or the grader: neither is there when grading."""
+    if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+        return isinstance(node.value.func, ast.Name) and node.value.func.id == "provided"
     return isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("grader", "reference")
 
 

@@ -16,6 +16,9 @@ FORMULA = 1e-9
 FLOAT32_INSIDE = 3e-6
 SMALL_FACTOR = 4.0
 UNIT = {torch.float64: 2.0**-53, torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
+HALF = (torch.float16, torch.bfloat16)
+HALF_TERMS = 16
+"""Torch adds 16-bit numbers up in float32; more terms than this would allow errors of the values' own size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,8 @@ class Rounding:
     def limit(self, dtype: torch.dtype) -> Error:
         """Return the largest error allowed in `dtype`."""
         unit = UNIT.get(dtype, 0.0)
-        spread = unit * max(self.terms, 1) ** 0.5
+        terms = min(self.terms, HALF_TERMS) if dtype in HALF else self.terms
+        spread = unit * max(terms, 1) ** 0.5
         rms = SMALL_FACTOR * (self.reference.rms + spread + self.sensitivity.rms)
         top = SMALL_FACTOR * (self.reference.max + 4 * spread + self.sensitivity.max)
         return Error(rms, top)

@@ -41,6 +41,11 @@ class Original:
         """Whether its text and its place are not the learner's to choose."""
         return self.locked or not self.solution
 
+    def edited(self, cell: Any) -> bool:
+        """Whether a learner wrote code of their own into this locked cell, which checks nothing."""
+        is_code = self.cell_type == cell.cell_type == "code"
+        return is_code and self.fixed and not (self.grade or self.task) and cell.source.strip() != self.source.strip()
+
 
 def originals(gradebook: Any, notebook: str, assignment: str) -> dict[str, Original]:
     """Read the graded, solution and locked cells of a notebook from the gradebook, in their order."""
@@ -63,7 +68,8 @@ def restored(cells: Sequence[Any], known: dict[str, Original]) -> list[Any]:
 
     The learner's text survives in solution cells (the first with an id counts); locked cells and check cells get
     the gradebook's text, and their place if they were moved; copies and invented marks lose their marks; what was
-    deleted comes back.
+    deleted comes back. What a learner made of the setup cell, an import more for example, stands behind the
+    restored one: `grader grade` takes both, and the points shall be the same.
     """
     kept: list[tuple[str, Any]] = []
     seen: set[str] = set()
@@ -74,7 +80,9 @@ def restored(cells: Sequence[Any], known: dict[str, Original]) -> list[Any]:
         if original is not None and name not in seen:
             seen.add(name)
             kept.append((name, renewed(cell, original)))
-        elif original is None or not original.fixed:
+            if original.edited(cell):
+                kept.append(("", cell))
+        elif original is None or not original.fixed or original.edited(cell):
             kept.append(("", cell))  # a copy of a solution cell stays as ordinary code: its last definition counts
     return [cell for _, cell in in_place(kept, known)]
 
