@@ -22,6 +22,8 @@ from grader.speed import Runner
 from grader.verdict import N_
 
 REFERENCE_SECONDS = 60.0
+ASKING_SECONDS = 30.0
+"""The first question about a GPU loads its driver."""
 NO_CALLS = wire.pack([])
 CONFINED = N_("not gradable here: this level of isolation keeps code from the GPU; use --isolation portable")
 
@@ -140,9 +142,15 @@ class Worker:
 
     def lacks(self, device: str) -> str:
         """Say what is missing; the stronger levels of isolation keep code from every device file."""
-        if device != CPU and self.level != "portable":
+        if device == CPU:
+            return ""
+        if self.level != "portable":
             return CONFINED
-        return missing(device)
+        try:
+            return str(self.beside.ask(ASKING_SECONDS, do="lacks", device=device))
+        except sandbox.WorkerError as error:
+            self.beside.close()
+            return f"{missing(device) or device}: {error}"
 
     @contextmanager
     def runners(

@@ -7,6 +7,7 @@ Requests say what to do:
     prepare   get a block of calls of the loaded program ready; an empty reply.
     go        make them; the reply says how long that took.
     show      the reply is the result of one of them.
+    lacks     the reply says why a device cannot be used in here; nothing if it can.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 from grader import wire
 from grader.calls import Call, Observation, Raised
+from grader.device import missing
 from grader.laps import Laps
 from grader.observe import observe, quiet
 from grader.plain import describe
@@ -41,6 +43,8 @@ def serve(receive: Receive, send: Send) -> None:
             send(reply(token, None))
         elif do == "go":
             send(reply(token, asdict(laps.go(math.inf))))
+        elif do == "lacks":
+            send(reply(token, missing(request["device"])))
         else:
             send(reply(token, laps.show(request["index"]).to_data()))
 

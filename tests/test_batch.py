@@ -13,9 +13,14 @@ import pytest
 from helpers import NO_SHIFT, RIGHT, ROOT, STUB, UNIT, hand_in
 
 from grader import batch, sandbox
-from grader.course import load_course
+from grader.batch import ENTRY
+from grader.course import load_course, solution_source
 from grader.grade import Options
 from grader.jobs import find_jobs
+from grader.judge import judge
+from grader.record import record
+from grader.slicing import Program
+from grader.subject import Worker
 
 OPTIONS = Options(exercise="softmax")
 
@@ -175,3 +180,25 @@ def test_a_cluster_gives_the_same_and_survives_a_lost_worker(few, tmp_path, monk
         )
     assert lost
     assert there == here
+
+
+def test_a_server_that_dies_costs_nobody_points():
+    course = load_course(ROOT)
+    exercise = course.find("softmax")[1]
+    pack = record(exercise)
+    program = Program(exercise.name, solution_source(exercise))
+    with sandbox.open("auto", entry=ENTRY) as pool, Worker(pool) as worker:
+        replies = []
+
+        def reply(*arguments, once=worker.child.reply):
+            replies.append(arguments)
+            if len(replies) == 5:
+                os.kill(pool._client.pid, signal.SIGKILL)
+                while pool._client._process.poll() is None:
+                    time.sleep(0.01)
+            return once(*arguments)
+
+        worker.child.reply = reply
+        seen = worker.observe(program, (), pack)
+    assert len(replies) > len(pack.calls()) + 1
+    assert judge(pack, seen).passed

@@ -14,8 +14,8 @@ from grader.batch import ENTRY
 from grader.budget import speed_finding
 from grader.calls import Call, Observation
 from grader.course import load_course, solution_source
-from grader.device import FLUSHED, Cpu, Cuda, device, missing, resolve
-from grader.grade import measure, meet
+from grader.device import FLUSHED, NO_GPU, Cpu, Cuda, device, missing, resolve
+from grader.grade import Options, measure, meet, verdict_on
 from grader.judge import UNDECIDED_TIME, UNSURE, judge
 from grader.laps import Laps
 from grader.pack import PlannedSpeed
@@ -498,6 +498,17 @@ def test_code_that_is_confined_gets_no_gpu(pool):
         assert worker.lacks("cuda") == CONFINED
         assert worker.lacks("cpu") == ""
     assert InProcess(len).lacks("cpu") == ""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_grading_on_a_gpu_that_is_not_there_says_so_and_costs_nothing():
+    course = load_course()
+    exercise = course.find("pool2d")[1]
+    program = Program(exercise.name, solution_source(exercise))
+    with sandbox.open("portable", entry=ENTRY) as pool, Worker(pool) as worker:
+        assert worker.lacks("cuda") == NO_GPU
+        verdict = verdict_on(course, exercise, program, worker, Options(device="cuda"))
+    assert (verdict.status, verdict.untested) == (PASSED, (NO_GPU,))
 
 
 def test_a_timed_case_is_new_for_every_process():

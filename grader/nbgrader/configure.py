@@ -27,9 +27,9 @@ def configure(config: Any, root: Path, course_id: str = "torch-dojo") -> None:
     course.source_directory = "solutions"
     course.release_directory = "assignments"
     own_commands()
+    find_own_way()
     config.GenerateAssignment.preprocessors = release_preprocessors()
     config.Autograde.exporter_class = f"{OWN}reading.SubmissionExporter"
-    config.Autograde.pre_convert_hook = f"{OWN}reading.accept_renamed"
     config.Autograde.sanitize_preprocessors = [
         f"{STOCK}ClearOutput",
         f"{OWN}restore.RestoreCells",
@@ -56,6 +56,13 @@ def release_preprocessors() -> list[str]:
     from grader.nbgrader.release import PREPROCESSORS, dotted
 
     return [dotted(cls) for cls in PREPROCESSORS]
+
+
+def find_own_way() -> None:
+    """Let nbgrader grade .py files and renamed notebooks too."""
+    from grader.nbgrader.folders import take_place
+
+    take_place()
 
 
 def own_commands() -> None:

@@ -7,6 +7,7 @@ import binascii
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from nbconvert.exporters import NotebookExporter
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_raw_cell
 
+from grader.course import CourseError, load_course
 from grader.jobs import submitted_file
+from grader.nbgrader.execute import course_root
 from grader.nbgrader.restore import RestoreCells
+from grader.nbgrader.script import script_cells
 from grader.submission import SubmissionError, cell_text, parse, read_regular
 
 MAKERS = {"code": new_code_cell, "markdown": new_markdown_cell, "raw": new_raw_cell}
@@ -37,7 +41,8 @@ class SubmissionExporter(NotebookExporter):  # type: ignore[misc]
             return made
         path = Path(filename)
         self.forget_links(path.parent, resources)
-        notebook, problem = read_submitted(path)
+        ids = exercise_ids(course_root(self), resources["nbgrader"]["assignment"])
+        notebook, problem = read_submitted(path, ids)
         resources["metadata"] = {"name": path.stem, "path": str(path.parent)}
         resources["nbgrader"]["problem"] = problem
         checked: tuple[Any, Any] = self.from_notebook_node(notebook, resources=resources, **options)
@@ -56,30 +61,27 @@ class SubmissionExporter(NotebookExporter):  # type: ignore[misc]
                     (copies / link.relative_to(folder)).unlink(missing_ok=True)
 
 
-def accept_renamed(*, notebooks: list[str], **facts: Any) -> None:  # noqa: ARG001 - nbgrader's hook
-    """Let a single notebook of another name count as the one that was asked for.
-
-    nbgrader passes the list of files that it goes through, and leaves out those whose names it does not know.
-    """
-    folder = Path(notebooks[0]).parent
-    wanted = str(folder / f"{folder.name}.ipynb")
-    if wanted not in notebooks:
-        notebooks.append(wanted)
+def exercise_ids(root: Path | None, assignment: str) -> dict[str, str]:
+    """Return the exercises' grade ids by the name that the learner defines; none if it is no unit of the course."""
+    try:
+        return {exercise.name: exercise.id for exercise in load_course(root).unit(assignment).exercises}
+    except CourseError:
+        return {}
 
 
-def read_submitted(path: Path) -> tuple[NotebookNode, str]:
+def read_submitted(path: Path, ids: Mapping[str, str]) -> tuple[NotebookNode, str]:
     """Return the cells of a submission, and what is wrong with the file (then there are no cells)."""
     found, problem = submitted_file(path.parent, path.stem)
     try:
         if problem:
             raise SubmissionError(problem)
-        return new_notebook(cells=submitted_cells(read_regular(found), found.name)), ""
+        return new_notebook(cells=submitted_cells(read_regular(found), found.name, ids)), ""
     except SubmissionError as error:
         return new_notebook(), str(error)
 
 
-def submitted_cells(data: bytes, name: str) -> list[NotebookNode]:
-    """Return the cells of a file's bytes, each made anew.
+def submitted_cells(data: bytes, name: str, ids: Mapping[str, str]) -> list[NotebookNode]:
+    """Return the cells of a file's bytes, each made anew; `ids` says which exercise a name in a .py file belongs to.
 
     Raises:
         SubmissionError: the file cannot be read; the text says why.
@@ -87,7 +89,7 @@ def submitted_cells(data: bytes, name: str) -> list[NotebookNode]:
     parse(data, name)  # complains in words for the author
     text = data.decode("utf-8-sig")
     if name.endswith(".py"):
-        return [new_code_cell(text)]
+        return script_cells(text, ids)
     made = (clean(cell) for cell in json.loads(text)["cells"])
     return [cell for cell in made if cell is not None]
 

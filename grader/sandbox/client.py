@@ -12,6 +12,7 @@ from typing import Any
 from grader.sandbox.child import Plan
 from grader.sandbox.server import interpreter
 
+_PASSED_ON = ("CUDA_VISIBLE_DEVICES",)
 _PATIENCE = 2.0  # seconds to wait for another thread's request before the server is left without a word
 
 
@@ -31,6 +32,7 @@ def _environment() -> dict[str, str]:
         "MKL_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking for CUDA must not initialise it before a fork
+        **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
     }
 
 

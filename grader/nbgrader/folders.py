@@ -1,0 +1,46 @@
+"""Find what was handed in, as `grader grade` does: a folder counts, whatever is in it."""
+
+from __future__ import annotations
+
+import glob
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from nbgrader.converters import Autograde
+from nbgrader.converters.base import BaseConverter
+
+
+def take_place() -> None:
+    """Let `nbgrader autograde` and formgrader's button find submissions our way; nbgrader has no setting for it."""
+    Autograde.init_notebooks = find_submissions
+
+
+def find_submissions(converter: Any) -> None:
+    """List the folders handed in and, for each, the notebooks to grade.
+
+    nbgrader passes over a folder without a notebook, and over a notebook of another name. Here the unit's notebook is
+    graded in any case: SubmissionExporter reads it from a .py or a renamed file, or says why there is none.
+    """
+    course = converter.coursedir
+    pattern = course.format_path(course.submitted_directory, course.student_id, course.assignment_id)
+    folders = glob.glob(pattern)  # noqa: PTH207 - the pattern is a whole path
+    found = {folder: notebooks for folder in folders if (notebooks := to_grade(course, folder))}
+    if not found:
+        BaseConverter.init_notebooks(converter)  # says that nothing is there, and what may have been meant
+        return
+    for folder in sorted(set(folders) - set(found)):
+        converter.log.warning("No notebooks were matched in '%s'", folder)
+    converter.assignments, converter.notebooks = found, []
+
+
+def to_grade(course: Any, folder: str) -> list[str]:
+    """Return the notebooks of a folder, with the one that bears the assignment's name even if it is not there."""
+    here = Path(folder)
+    if not here.is_dir():
+        return []
+    found = {path.name for path in here.glob(f"{course.notebook_id}.ipynb")}
+    source = Path(course.format_path(course.source_directory, ".", here.name), f"{here.name}.ipynb")
+    if source.exists() and fnmatchcase(here.name, course.notebook_id):
+        found.add(source.name)
+    return [f"{folder}/{name}" for name in sorted(found)]
