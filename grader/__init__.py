@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from grader import data
     from grader.api import check, hint, profile, provided, reproduce
+    from grader.case import Case, Cost
     from grader.draw import Draw
-    from grader.exercise import Case, Cost, Exercise
+    from grader.exercise import Exercise
 
 __all__ = ["Case", "Cost", "Draw", "Exercise", "check", "data", "hint", "profile", "provided", "reproduce"]
 __version__ = "0.1.0"
 
 _PLACES = {
-    "Case": "exercise", "Cost": "exercise", "Draw": "draw", "Exercise": "exercise", "check": "api", "hint": "api",
+    "Case": "case", "Cost": "case", "Draw": "draw", "Exercise": "exercise", "check": "api", "hint": "api",
     "profile": "api", "provided": "api", "reproduce": "api",
 }  # fmt: skip
 

@@ -9,10 +9,11 @@ from grader import checks
 from grader.budget import cost_findings, growth_findings, speed_finding
 from grader.calls import Observation
 from grader.device import CUDA
-from grader.meter import Use
 from grader.pack import LAYOUTS, Pack, Planned
+from grader.reading import Use
+from grader.sequential import UNDECIDED, WITHIN
 from grader.snippet import snippet
-from grader.speed import UNDECIDED, WITHIN, WRONG, Race
+from grader.speed import WRONG, Race
 from grader.verdict import CHECKS, Finding, Item
 
 

@@ -20,10 +20,11 @@ from grader.pack import Pack
 from grader.recognise import alike, signature, wrong_answers
 from grader.record import SEED, record, run_all
 from grader.render.messages import sentence
+from grader.sequential import UNDECIDED, WITHIN
 from grader.slicing import Program
 from grader.solution_checks import example_problems, gradcheck_problems
 from grader.source import scan
-from grader.speed import UNDECIDED, WITHIN, Race
+from grader.speed import Race
 from grader.verdict import NOT_ATTEMPTED, Verdict
 
 SEEDS = (SEED, SEED + 1, SEED + 2)

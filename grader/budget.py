@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from torch import Tensor
 
 from grader.calls import Call, Observation
+from grader.case import Cost, Limit
 from grader.compare import finding
-from grader.exercise import Cost, Limit
 from grader.pack import Expected, Planned, PlannedGrowth
 from grader.speed import ELSEWHERE, WAITS, Race
 from grader.verdict import Finding

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from grader.meter import Reading, Use
+from grader.reading import Reading, Use
 
 
 @dataclass(frozen=True, slots=True)

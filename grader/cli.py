@@ -12,16 +12,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-OK, FAILED, USAGE, INFRASTRUCTURE = 0, 1, 2, 3
+from grader.authoring import author
+from grader.cli_options import (
+    FAILED,
+    INFRASTRUCTURE,
+    OK,
+    USAGE,
+    DeviceName,
+    ExerciseName,
+    Level,
+    Seed,
+    UnitName,
+    console,
+)
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-console = Console(highlight=False)
-
-UnitName = Annotated[str | None, typer.Option("--unit", help="Only this unit.")]
-ExerciseName = Annotated[str | None, typer.Option("--exercise", help="Only this exercise.")]
-Level = Annotated[str, typer.Option("--isolation", help="auto, portable, linux or strict.")]
-DeviceName = Annotated[str | None, typer.Option("--device", help="cpu, cuda or auto; cpu by default.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Draw other random inputs than by default.")]
+app.add_typer(author)
 
 
 @app.callback()
@@ -234,88 +240,6 @@ def doctor() -> None:
         )
         problems += bool(fix)
     raise typer.Exit(INFRASTRUCTURE if problems else OK)
-
-
-@app.command("build")
-def build_command(
-    unit: UnitName = None,
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if a notebook is stale.")] = False,
-) -> None:
-    """Make solutions/ and assignments/ from reference/."""
-    from grader.build import build, stale
-    from grader.course import load_course
-
-    course = load_course()
-    units = [unit] if unit else list(course.unit_names)
-    if not check:
-        for path in build(course, units, course.root):
-            console.print(str(path.relative_to(course.root)), soft_wrap=True)
-        return
-    old = stale(course, units)
-    for name in old:
-        console.print(f"stale: {name}", soft_wrap=True)
-    if old:
-        console.print("run: grader build")
-        raise typer.Exit(FAILED)
-
-
-@app.command()
-def audit(
-    target: Annotated[str, typer.Argument(help="A unit, or unit/exercise; everything by default.")] = "",
-    mutate: Annotated[bool, typer.Option("--mutate", help="Try mechanical mutants of the solutions too.")] = False,
-) -> None:
-    """Check the course itself: wrong answers must be caught, right ones must pass."""
-    from grader.audit import audit as run
-    from grader.course import load_course
-
-    unit, _, exercise = target.partition("/")
-    count = 0
-    course = load_course()
-    for name, problems in run(course, unit or None, exercise or None):
-        console.print(f"{name}: {'clean' if not problems else f'{len(problems)} problems'}", soft_wrap=True)
-        for problem in problems:
-            console.print(f"  {problem}", markup=False, soft_wrap=True)
-        count += len(problems)
-    if mutate:
-        count += mutants(course, unit or None, exercise or None)
-    raise typer.Exit(FAILED if count else OK)
-
-
-def mutants(course: Any, unit: str | None, exercise: str | None) -> int:
-    """Report how many mutants of the solutions are rejected; returns the number of unexplained survivors."""
-    from grader.mutate import mutate_course
-
-    rejected = total = unexplained = 0
-    for name, report in mutate_course(course, unit, exercise):
-        rejected, total = rejected + report.rejected, total + report.behaving
-        console.print(f"{name}: {report.rejected} of {report.behaving} mutants rejected", soft_wrap=True)
-        for survivor in report.survivors:
-            console.print(survivor.text(), markup=False, soft_wrap=True)
-            unexplained += survivor.reason is None
-    share = 100.0 * rejected / total if total else 100.0
-    console.print(
-        f"{rejected} of {total} behaving mutants rejected ({share:.1f} %), {unexplained} survivors unexplained"
-    )
-    return unexplained
-
-
-@app.command()
-def soak(
-    checks: Annotated[int, typer.Option("--checks", help="How many checks of right answers to make.")] = 1000,
-    unit: UnitName = None,
-) -> None:
-    """Check the right answers over fresh seeds: not one may be rejected."""
-    from grader.audit import soak as run
-    from grader.course import load_course
-
-    made = rejected = 0
-    for text in run(load_course(), checks, unit):
-        made += 1
-        if text:
-            rejected += 1
-            console.print(text, markup=False, soft_wrap=True)
-    console.print(f"{rejected} false rejects in {made} checks")
-    raise typer.Exit(FAILED if rejected else OK)
 
 
 def main() -> None:

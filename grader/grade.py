@@ -15,14 +15,15 @@ from grader.course import Course, Unit, solution_source
 from grader.device import CPU, resolve
 from grader.exercise import Exercise
 from grader.judge import judge
-from grader.meter import Use
 from grader.pack import Pack, PlannedSpeed
 from grader.preamble import prepared
+from grader.reading import Use
 from grader.record import SEED, record
 from grader.sandbox import WorkerError
+from grader.sequential import UNDECIDED
 from grader.slicing import Program
 from grader.source import scan
-from grader.speed import UNDECIDED, WRONG, Meet, Race, Runner
+from grader.speed import WRONG, Meet, Race, Runner
 from grader.subject import Subject
 from grader.submission import Submission, SubmissionError
 from grader.verdict import ERROR, NOT_ATTEMPTED, Finding, Verdict

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from grader.assess import Report, assess
 from grader.calls import Observation
-from grader.meter import Use
 from grader.pack import Pack
+from grader.reading import Use
 from grader.recognise import recognise
-from grader.speed import UNDECIDED, Race
+from grader.sequential import UNDECIDED
+from grader.speed import Race
 from grader.verdict import (
     ERROR,
     FAILED,

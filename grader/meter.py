@@ -6,8 +6,6 @@ import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields
-from functools import lru_cache
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -17,40 +15,25 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from grader.flops import Formula, formula_of
+from grader.flops import Formula
 from grader.names import expand, matches
-from grader.roofline import Row
+from grader.ops import (
+    FUNCTION_SYNCS,
+    MATMULS,
+    SYNCS,
+    elements,
+    existing_bytes,
+    has_storage,
+    is_mask_index,
+    op_facts,
+    result_elements,
+    tensors_in,
+)
+from grader.reading import Reading, Use
 
 LEARNER_FILE = "<cell "
 """File names of learner code start so: `<cell 3>`."""
 
-FREE = frozenset(
-    [
-        "_unsafe_view",
-        "_reshape_alias",
-        "detach",
-        "alias",
-        "lift_fresh",
-        "lift",
-        "size",
-        "stride",
-        "sym_size",
-        "sym_stride",
-        "sym_numel",
-        "numel",
-        "storage_offset",
-        "is_contiguous",
-        "dim",
-        "device",
-        "layout",
-        "is_same_size",
-    ]
-)
-MATMULS = frozenset(["mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "vdot", "addbmm", "linear", "_int_mm"])
-SYNCS = frozenset(
-    ["_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select", "item", "unique", "_unique2"]
-)
-FUNCTION_SYNCS = frozenset(("tolist", "numpy", "__array__"))
 DETOURS = frozenset(("numpy", "__array__", "from_numpy", "data_ptr"))
 ENDLESS = 2_000_000
 MOST_ROWS = 5_000
@@ -59,85 +42,8 @@ FEW_NUMBERS = 64
 """As many numbers may enter a result through `torch.tensor([...])`; more were computed outside of torch."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What one call cost: counts, elements, bytes. See `Cost` for what each one means."""
-
-    ops: int = 0
-    matmuls: int = 0
-    maxel: int = 0
-    peak: int = 0
-    moved: int = 0
-    saved: int = 0
-    syncs: int = 0
-    flops: int = 0
-    kinds: dict[str, int] = field(default_factory=dict)
-    detail: tuple[Row, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the reading as plain data."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Rebuild a reading from plain data; raises TypeError or ValueError for anything but counts."""
-        known = dict(data)
-        kinds = {str(kind): count(n) for kind, n in known.pop("kinds").items()}
-        rows = tuple((str(kind), count(m), count(f), count(n)) for kind, m, f, n in known.pop("detail"))
-        return cls(**{name: count(n) for name, n in known.items()}, kinds=kinds, detail=rows)
-
-
-def count(value: Any) -> int:
-    """Return a count as it is; raises ValueError for anything else."""
-    if type(value) is not int or not 0 <= value < 2**62:
-        raise ValueError(f"{value!r} is no count")
-    return value
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """A forbidden name that was used: the learner's spelling where it is known, and where."""
-
-    name: str
-    cell: str = ""
-    line: int = 0
-
-
 class TooManyOpsError(RuntimeError):
     """The call was stopped: it had dispatched more operations than any exercise needs."""
-
-
-@lru_cache(maxsize=4096)
-def op_facts(func: Any) -> tuple[str, bool, Formula | None]:
-    """Return an op's name, whether it is free (a view or metadata), and the formula of its floating-point work."""
-    schema = func._schema
-    name = schema.name.rpartition("::")[2]
-    returns_view = any(r.alias_info is not None and not r.alias_info.is_write for r in schema.returns)
-    return name, name in FREE or returns_view or schema.name.startswith("prim::"), formula_of(schema.name)
-
-
-def tensors_in(value: Any) -> Iterable[Tensor]:
-    """Walk the tensors among an op's arguments or results."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from tensors_in(item)
-
-
-def elements(tensor: Tensor) -> int:
-    """Count elements that exist: dimensions of stride 0 count once."""
-    return min(tensor.numel(), tensor.untyped_storage().nbytes() // max(tensor.itemsize, 1))
-
-
-def existing_bytes(tensor: Tensor) -> int:
-    """Count bytes that exist: dimensions of stride 0 count once."""
-    return min(tensor.nbytes, tensor.untyped_storage().nbytes())
-
-
-def result_elements(out: Any) -> int:
-    """Count the elements of an op's results."""
-    return out.numel() if isinstance(out, Tensor) else sum(t.numel() for t in tensors_in(out))
 
 
 def is_learner_file(name: str) -> bool:
@@ -282,11 +188,6 @@ class Meter:
         )
 
 
-def has_storage(tensor: Tensor) -> bool:
-    """Whether a tensor is an ordinary one whose memory can be looked at."""
-    return tensor.layout is torch.strided and tensor.device.type != "meta"
-
-
 class _Dispatch(TorchDispatchMode):
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -329,13 +230,6 @@ class _Dispatch(TorchDispatchMode):
         totals["moved"] += moved
         totals["flops"] += flops
         self.meter.note(name, moved, flops)
-
-
-def is_mask_index(name: str, args: tuple[Any, ...]) -> bool:
-    """Whether an op indexes with a boolean mask, which reads the mask's content."""
-    if name not in ("index", "index_put", "index_put_", "_index_put_impl_") or len(args) < 2:
-        return False
-    return any(t.dtype in (torch.bool, torch.uint8) for t in tensors_in(args[1]))
 
 
 class _Functions(TorchFunctionMode):

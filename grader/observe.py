@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from grader.calls import Call, Observation
 from grader.device import device
-from grader.meter import Meter, has_storage
+from grader.meter import Meter
+from grader.ops import has_storage
 from grader.plain import describe, detached, digest, plain
 from grader.snapshot import STATE, Snapshot, changed_globals, global_state, kept_globals
 from grader.wire import fresh, leaves

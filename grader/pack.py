@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from grader.calls import Call
+from grader.case import Case, Cost
 from grader.device import CPU
-from grader.exercise import Case, Cost, Exercise
-from grader.meter import Reading
+from grader.exercise import Exercise
+from grader.reading import Reading
 from grader.tolerance import Error, Rounding
 from grader.wire import leaves
 

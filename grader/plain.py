@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from grader.calls import Raised
-from grader.meter import has_storage, is_learner_file
+from grader.meter import is_learner_file
+from grader.ops import has_storage
 from grader.wire import MAX_DEPTH, Opaque
 
 MAX_ITEMS = 10_000

@@ -10,16 +10,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from grader.calls import Call, Observation
+from grader.case import Case
 from grader.course import Course, load_course
-from grader.exercise import Case, Exercise
+from grader.exercise import Exercise
 from grader.grade import measure
-from grader.meter import Reading
 from grader.observe import observe
 from grader.pack import GIVEN, Expected, Pack, Planned
 from grader.preamble import prepared
+from grader.reading import Reading
 from grader.record import SEED, growing_call, record, saving
+from grader.sequential import OVER, UNDECIDED, WITHIN
 from grader.slicing import Program
-from grader.speed import OVER, UNDECIDED, WITHIN
 from grader.subject import Subject, Worker
 from grader.submission import SubmissionError, read
 

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from grader.calls import Call, Observation
+from grader.case import Case, Cost
 from grader.course import CourseError, probe_source
 from grader.device import CPU
 from grader.draw import Draw
-from grader.exercise import Candidate, Case, Cost, Exercise, Speed
+from grader.exercise import Candidate, Exercise, Speed
 from grader.observe import observe
 from grader.pack import DOUBLE, GIVEN, LAYOUTS, LONG, Expected, Pack, Planned, PlannedGrowth, PlannedSpeed
 from grader.tolerance import EXACT, Error, Rounding, difference, worst

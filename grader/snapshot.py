@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grader.meter import has_storage
+from grader.ops import has_storage
 from grader.wire import leaves
 
 STATE = "module"

@@ -6,8 +6,8 @@ import ast
 from collections.abc import Iterator
 from itertools import pairwise
 
-from grader.meter import Use
 from grader.names import expand, matches
+from grader.reading import Use
 from grader.slicing import Program
 
 ALLOWED_IMPORTS = frozenset(

@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from grader.calls import Call, Observation
+from grader.sequential import FALSE_PASS, OVER, UNDECIDED, decide, enough, interval
 from grader.verdict import Finding
 
-FALSE_FAIL, FALSE_PASS = 1e-3, 1e-2
-"""Probabilities of the two errors, however often one looks."""
 MOST_PAIRS = 60
 MOST_SECONDS = 5.0
 BLOCK = {"cpu": 2e-3, "cuda": 5e-3}
@@ -27,7 +26,6 @@ REFERENCE_CALLS = 5
 ASLEEP = 5.0
 """A block that takes this many times longer by the wall clock than by its own CPU clock waits for something."""
 
-WITHIN, OVER, UNDECIDED = "within", "over", "undecided"
 WRONG, ELSEWHERE, WAITS = "wrong", "elsewhere", "waits"
 
 
@@ -96,37 +94,6 @@ class Race:
     def ratio(self) -> float:
         """The median ratio; infinite if the learner's calls had to be stopped."""
         return statistics.median(self.ratios) if self.ratios else math.inf
-
-
-def evidence(k: int, n: int) -> tuple[int, int]:
-    """Return the evidence, as a fraction, that a median lies above a bound when k of n values do.
-
-    It is the sign test's likelihood ratio averaged over all shares above one half, 2 to the n times the integral:
-    sum of C(n + 1, j) for j <= k, over (n + 1) C(n, k). Under the null it exceeds 1 / alpha with probability alpha
-    at most, however often one looks (Ville's inequality).
-    """
-    return sum(math.comb(n + 1, j) for j in range(k + 1)), (n + 1) * math.comb(n, k)
-
-
-def enough(k: int, n: int, alpha: float) -> bool:
-    """Whether the evidence reaches 1 / alpha, in exact integers."""
-    top, bottom = evidence(k, n)
-    return top >= bottom * round(1 / alpha)
-
-
-def decide(ratios: Sequence[float], limit: float) -> str:
-    """Return within, over or undecided for the ratios measured so far."""
-    n, k = len(ratios), sum(ratio > limit for ratio in ratios)
-    if enough(k, n, FALSE_FAIL):
-        return OVER
-    return WITHIN if enough(n - k, n, FALSE_PASS) else UNDECIDED
-
-
-def interval(ratios: Sequence[float], alpha: float = FALSE_FAIL) -> tuple[float, float]:
-    """Return a confidence sequence for the median: the bounds that the sign test does not reject."""
-    n, ordered = len(ratios), sorted(ratios)
-    needed = next((k for k in range(n // 2, n + 1) if enough(k, n, alpha)), None)
-    return (0.0, math.inf) if needed is None else (ordered[n - needed], ordered[needed - 1])
 
 
 @dataclass

@@ -80,7 +80,7 @@ def notebook_cells(text: str, filename: str) -> Iterable[Cell]:
         raise SubmissionError(f"{filename} is not a notebook: it has no list of cells")
     number = 0
     for cell in cells:
-        if not isinstance(cell, dict) or cell.get("cell_type") != "code":
+        if not isinstance(cell, dict) or not is_code(cell):
             continue
         number += 1
         source = cell_text(cell)
@@ -96,11 +96,22 @@ def cell_text(cell: dict[str, Any]) -> str | None:
     return source if isinstance(source, str) else None
 
 
-def is_check_cell(cell: dict[str, Any], source: str) -> bool:
-    """Whether a cell only checks or grades: it holds no learner code."""
+def marks_of(cell: dict[str, Any]) -> dict[str, Any]:
+    """Return nbgrader's metadata of a cell, as far as it has any."""
     metadata = cell.get("metadata")
     marks = metadata.get("nbgrader") if isinstance(metadata, dict) else None
-    if isinstance(marks, dict) and marks.get("grade") and not marks.get("solution"):
+    return marks if isinstance(marks, dict) else {}
+
+
+def is_code(cell: dict[str, Any]) -> bool:
+    """Whether a cell holds code: also a solution cell that became Markdown by a slip of the finger."""
+    marks = marks_of(cell)
+    return cell.get("cell_type") == "code" or bool(marks.get("solution") and marks.get("cell_type") == "code")
+
+
+def is_check_cell(cell: dict[str, Any], source: str) -> bool:
+    """Whether a cell only checks or grades: it holds no learner code."""
+    if str(marks_of(cell).get("grade_id", "")).startswith("check_"):
         return True
     return bool(re.fullmatch(r"\s*(from grader import [\w, ]+\s+)?check\([\w., \"'=]*\)\s*;?\s*", source))
 

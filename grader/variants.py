@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from grader.calls import Call
+from grader.case import Case
 from grader.draw import Draw
-from grader.exercise import Case
 from grader.pack import STRIDED
 from grader.tolerance import UNIT
 from grader.wire import leaves, mapped

@@ -6,8 +6,8 @@ import torch
 from grader import Case, Cost, Exercise
 from grader.course import CourseError
 from grader.judge import judge
-from grader.meter import Use
 from grader.pack import Pack
+from grader.reading import Use
 from grader.recognise import alike, wrong_answers
 from grader.record import record, run_all
 from grader.render.messages import sentence

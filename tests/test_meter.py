@@ -12,10 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from grader import meter as meter_module
 from grader.budget import cost_findings, growth_findings
 from grader.calls import Call, Observation
-from grader.exercise import Case, Cost
-from grader.meter import Meter, Reading
+from grader.case import Case, Cost
+from grader.meter import Meter
 from grader.names import expand, matches
 from grader.pack import Expected, Planned, PlannedGrowth
+from grader.reading import Reading
 
 
 def measure(function, *inputs, **options):

@@ -1,6 +1,7 @@
 """What our preprocessors do to single cells."""
 
 import warnings
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -16,6 +17,7 @@ with warnings.catch_warnings():
     from grader.nbgrader.reading import clean, pictures
     from grader.nbgrader.restore import Original, restored, unique_ids
     from grader.nbgrader.scores import BY_HAND, clamped, fill, is_check
+    from grader.nbgrader.script import script_cells
 
 from grader.verdict import ERROR, NOT_GRADABLE, PARTLY, Verdict
 
@@ -155,6 +157,50 @@ def test_only_solutions_keep_the_learners_text() -> None:
     cells = [nbformat.v4.new_code_cell("mine", metadata={"nbgrader": {"grade_id": name}}) for name in KNOWN]
     texts = {c.metadata.nbgrader.grade_id: c.source for c in restored(cells, KNOWN)}
     assert {name for name, text in texts.items() if text == "mine"} == {"a", "b"}
+
+
+def test_a_learners_own_setup_stands_behind_the_restored_one() -> None:
+    def cell(text: str) -> Any:
+        return nbformat.v4.new_code_cell(text, metadata={"nbgrader": {"grade_id": "setup"}})
+
+    known = {"setup": replace(KNOWN["setup"], grade=False)}
+    for mine, expected in (
+        (["setup of the gradebook\n"], ["setup of the gradebook"]),
+        (["import a"], ["setup of the gradebook", "import a"]),
+        (["import a", "import b"], ["setup of the gradebook", "import a", "import b"]),
+    ):
+        found = restored([cell(text) for text in mine], known)
+        assert [c.source for c in found] == expected
+        assert ["nbgrader" in c.metadata for c in found] == [True] + [False] * (len(found) - 1)
+
+
+IDS = {"f": "id_f", "g": "id_g"}
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("", []),
+        ("def f(): 1\n\n\n# g\ndef g(): 2\ng()", [("def f(): 1", "id_f"), ("# g\ndef g(): 2", "id_g"), ("g()", "")]),
+        ("def g(): 2\nimport a\ndef f(): 1\n", [("def g(): 2", "id_g"), ("import a\ndef f(): 1", "id_f")]),
+        ("def f(): 1\nf = a(f)\nx", [("def f(): 1\nf = a(f)", "id_f"), ("x", "")]),
+        (
+            "from __future__ import annotations\ndef f(): 1\ndef g(): 2",
+            [
+                ("from __future__ import annotations\ndef f(): 1", "id_f"),
+                ("from __future__ import annotations\ndef g(): 2", "id_g"),
+            ],
+        ),
+        ("def h(): 1", [("def h(): 1", "")]),
+        ("def f(: 1", [("def f(: 1", "")]),
+        ("f = 1; g = (\n2)", [("f = 1; g = (\n2)", "")]),
+        ("def f(): 1\n%%bash\ng = 2", [("def f(): 1\n%%bash\ng = 2", "")]),
+    ],
+    ids=["empty", "in order", "swapped", "redefined", "future", "none", "broken", "cannot be cut", "magic"],
+)
+def test_a_python_file_is_cut_into_cells(text: str, expected: list[tuple[str, str]]) -> None:
+    cells = script_cells(text, IDS)
+    assert [(c.source, c.metadata.get("nbgrader", {}).get("grade_id", "")) for c in cells] == expected
 
 
 def test_cell_ids_are_made_unique() -> None:

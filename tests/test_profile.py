@@ -15,10 +15,11 @@ from grader import profiling
 from grader.api import profile_of
 from grader.batch import open_pool
 from grader.calls import Observation, Raised
+from grader.case import Case
 from grader.course import load_course
-from grader.exercise import Case, Exercise
-from grader.meter import Reading
+from grader.exercise import Exercise
 from grader.profiling import Grown, Measured, Point, Profile, Series, exponent, measured_calls, profile_program, series
+from grader.reading import Reading
 from grader.record import SEED, record
 from grader.render import profile_html, profile_picture, profile_sheets, profile_table
 from grader.roofline import T4, estimate

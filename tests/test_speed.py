@@ -20,27 +20,9 @@ from grader.judge import UNDECIDED_TIME, UNSURE, judge
 from grader.laps import Laps
 from grader.pack import PlannedSpeed
 from grader.record import record, run_all
+from grader.sequential import FALSE_FAIL, FALSE_PASS, OVER, UNDECIDED, WITHIN, decide, enough, evidence, interval
 from grader.slicing import Program
-from grader.speed import (
-    ELSEWHERE,
-    FALSE_FAIL,
-    FALSE_PASS,
-    MOST_LAPS,
-    MOST_PAIRS,
-    OVER,
-    UNDECIDED,
-    WAITS,
-    WITHIN,
-    WRONG,
-    Meet,
-    Race,
-    Times,
-    TooSlowError,
-    decide,
-    enough,
-    evidence,
-    interval,
-)
+from grader.speed import ELSEWHERE, MOST_LAPS, MOST_PAIRS, WAITS, WRONG, Meet, Race, Times, TooSlowError
 from grader.subject import CONFINED, InProcess, Worker
 from grader.verdict import PASSED, Finding
 

@@ -102,6 +102,19 @@ def test_check_cells_hold_no_learner_code():
     assert load_program(found)() == "learner"
 
 
+def test_cells_of_another_type_or_role_still_hold_the_answer():
+    cells = [
+        {"cell_type": "raw", "source": "def f(): return 'f'",
+         "metadata": {"nbgrader": {"grade": False, "solution": True, "cell_type": "code", "grade_id": "f"}}},
+        {"cell_type": "code", "source": "def g(): return 'g'",
+         "metadata": {"nbgrader": {"grade": True, "solution": False, "grade_id": "g"}}},
+        {"cell_type": "markdown", "source": "def f(): return 'an essay'",
+         "metadata": {"nbgrader": {"grade": True, "solution": True, "cell_type": "markdown", "grade_id": "essay"}}},
+    ]  # fmt: skip
+    found = parse(json.dumps({"cells": cells}).encode(), "a.ipynb")
+    assert [load_program(found.program(name))() for name in "fg"] == ["f", "g"]
+
+
 def test_provided_names_are_left_to_the_reference():
     found = program("g", "def f(): return 'wrong'", "def g(): return f()", provided=("f",))
     assert load_program(found, [("<f>", "def f(): return 'right'")])() == "right"
@@ -110,6 +123,11 @@ def test_provided_names_are_left_to_the_reference():
 def test_imports_from_the_course_are_dropped():
     found = program("f", "from grader import check\nfrom reference.x import y", "def f(): return check")
     assert "import" not in found.text
+
+
+def test_what_the_setup_cell_provides_is_left_to_the_grader():
+    found = program("g", 'f = provided("f")', "def f(): return 5", "def g(): return f()")
+    assert load_program(found)() == 5
 
 
 def test_a_plain_file_is_one_cell():

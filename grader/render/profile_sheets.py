@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from grader.meter import Reading
 from grader.profiling import Grown, Measured, Profile, Series, exponent
+from grader.reading import Reading
 from grader.render.messages import translate
 from grader.roofline import GPUS, Card, estimate
 from grader.verdict import N_

@@ -32,8 +32,8 @@ from grader.judge import judge
 from grader.observe import prepared
 from grader.pack import Pack
 from grader.record import record, run_all
+from grader.sequential import OVER, UNDECIDED, WITHIN
 from grader.slicing import Program
-from grader.speed import OVER, UNDECIDED, WITHIN
 from grader.subject import Worker
 
 SHARES = (0.8, 1.5, 2.0)

@@ -1,0 +1,18 @@
+"""What the commands share: exit codes, the console, options of the same name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+OK, FAILED, USAGE, INFRASTRUCTURE = 0, 1, 2, 3
+
+console = Console(highlight=False)
+
+UnitName = Annotated[str | None, typer.Option("--unit", help="Only this unit.")]
+ExerciseName = Annotated[str | None, typer.Option("--exercise", help="Only this exercise.")]
+Level = Annotated[str, typer.Option("--isolation", help="auto, portable, linux or strict.")]
+DeviceName = Annotated[str | None, typer.Option("--device", help="cpu, cuda or auto; cpu by default.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Draw other random inputs than by default.")]
