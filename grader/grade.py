@@ -107,8 +107,9 @@ def verdict_on(course: Course, exercise: Exercise, program: Program, subject: Su
 
 
 def is_right(verdict: Verdict) -> bool:
-    """Whether nothing but the budget is wrong, so that its time means something."""
-    return bool(verdict.items) and all(f.check in ("cost", "growth") for f in verdict.findings)
+    """Whether all values are right and nothing forbidden is called, so that its time means something."""
+    values = [item.ok for item in verdict.items if item.category == "numerics"]
+    return bool(values) and all(values) and not any(f.check == "forbidden" for f in verdict.findings)
 
 
 def measure(course: Course, program: Program, subject: Subject, pack: Pack) -> Race | None:

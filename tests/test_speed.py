@@ -482,6 +482,28 @@ def test_code_that_is_confined_gets_no_gpu(pool):
     assert InProcess(len).lacks("cpu") == ""
 
 
+def test_time_counts_as_soon_as_the_values_are_right():
+    course = load_course()
+    exercise = course.find("pool2d")[1]
+
+    def pool2d(X, kernel_size, **options):
+        if X.ndim != 4:
+            raise TypeError  # the contract wants ValueError
+        for _ in range(40):
+            exercise.solution(X, kernel_size, **options)
+        return exercise.solution(X, kernel_size, **options)
+
+    def off(X, kernel_size, **options):
+        return pool2d(X, kernel_size, **options) + 1
+
+    checks = {}
+    for candidate in (pool2d, off):
+        found = verdict_on(course, exercise, Program("pool2d", ()), InProcess(candidate), Options())
+        checks[candidate.__name__] = {finding.check for finding in found.findings}
+    assert {"errors", "speed"} <= checks["pool2d"]
+    assert "speed" not in checks["off"]
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_grading_on_a_gpu_that_is_not_there_says_so_and_costs_nothing():
     course = load_course()
