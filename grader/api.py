@@ -113,18 +113,19 @@ def live_program(name: str, live: Any) -> Any:
     return Submission(cells, "").program(name)
 
 
-def profile(candidate: Callable[..., Any] | str, *, seed: int | None = None) -> None:
+def profile(candidate: Callable[..., Any] | str, *, seed: int | None = None, device: str | None = None) -> None:
     """Show what your function or class does beside the reference: operations, memory, how both grow, a picture.
 
     Args:
         candidate: your function or class, such as `softmax`; its name says which exercise it is.
         seed: draw other random inputs.
+        device: "cuda" to measure its time there; "auto" to do so where there is one.
 
     Raises:
         ValueError: the course has no exercise of that name, or you have defined nothing of that name yet.
     """
     with silent_stderr():
-        found = profile_of(candidate, seed=seed)
+        found = profile_of(candidate, seed=seed, device=device)
     if in_notebook():
         from IPython.display import HTML, display
 
@@ -139,9 +140,10 @@ def profile(candidate: Callable[..., Any] | str, *, seed: int | None = None) -> 
         profile_table.show(Console(highlight=False), found)
 
 
-def profile_of(candidate: Callable[..., Any] | str, *, seed: int | None = None) -> Profile:
+def profile_of(candidate: Callable[..., Any] | str, *, seed: int | None = None, device: str | None = None) -> Profile:
     """Profile a live function or class in this process."""
     from grader.course import CourseError, load_course
+    from grader.device import resolve
     from grader.profiling import profile_program
     from grader.record import SEED
     from grader.slicing import Program
@@ -158,7 +160,8 @@ def profile_of(candidate: Callable[..., Any] | str, *, seed: int | None = None) 
         raise ValueError(f"{name} is not defined")
     program = Program(exercise.name, ())
     with provided_in(live, course, exercise):
-        return profile_program(course, exercise, program, InProcess(live), SEED if seed is None else seed)
+        chosen = SEED if seed is None else seed
+        return profile_program(course, exercise, program, InProcess(live), chosen, resolve(device))
 
 
 def in_notebook() -> bool:

@@ -72,12 +72,14 @@ def profile(
     picture: Annotated[Path | None, typer.Option("--picture", help="Draw how costs grow into this file.")] = None,
     seed: Seed = None,
     isolation: Level = "auto",
+    device: DeviceName = None,
 ) -> None:
     """Show what your implementation does beside the reference: operations, memory, how both grow."""
     from grader.profiling import profile_file
     from grader.render import profile_picture, profile_table
 
-    found = profile_file(submission or resolve(exercise, None, None)[0], exercise, seed=seed, level=isolation)
+    path = submission or resolve(exercise, None, None)[0]
+    found = profile_file(path, exercise, seed=seed, level=isolation, device=chosen_device(device))
     profile_table.show(console, found)
     if picture is not None:
         console.print(profile_picture.draw(found, picture), soft_wrap=True, markup=False)

@@ -12,6 +12,7 @@ from pathlib import Path
 from grader.calls import Call, Observation
 from grader.case import Case
 from grader.course import Course, load_course
+from grader.device import CPU
 from grader.exercise import Exercise
 from grader.grade import measure
 from grader.observe import observe
@@ -21,6 +22,7 @@ from grader.reading import Reading
 from grader.record import SEED, growing_call, record, saving
 from grader.sequential import OVER, UNDECIDED, WITHIN
 from grader.slicing import Program
+from grader.speed import Race
 from grader.subject import Subject, Worker
 from grader.submission import SubmissionError, read
 
@@ -80,7 +82,9 @@ class Profile:
         cases: the measured cases.
         growths: one for each size that the exercise lets grow.
         isolation: how the learner's code was run.
-        ratio: measured time as a multiple of the reference's, where it was measured.
+        race: measured time beside the reference's, where the exercise has a time limit.
+        device: where it was measured.
+        missing: why it was not measured where it should have been.
     """
 
     exercise: str
@@ -88,7 +92,9 @@ class Profile:
     cases: tuple[Measured, ...]
     growths: tuple[Grown, ...] = ()
     isolation: str = ""
-    ratio: float | None = None
+    race: Race | None = None
+    device: str = CPU
+    missing: str = ""
 
     @property
     def attempted(self) -> bool:
@@ -101,7 +107,9 @@ class Profile:
         return all(case.learner is not None for case in self.cases)
 
 
-def profile_file(path: Path, exercise: str, *, seed: int | None = None, level: str = "auto") -> Profile:
+def profile_file(
+    path: Path, exercise: str, *, seed: int | None = None, level: str = "auto", device: str = CPU
+) -> Profile:
     """Profile an exercise of a notebook or .py file in the sandbox.
 
     Raises:
@@ -115,10 +123,12 @@ def profile_file(path: Path, exercise: str, *, seed: int | None = None, level: s
     if not program.found:
         raise SubmissionError(program.broken or f"{path} does not define {found.name}")
     with Worker(open_pool(level)) as worker:
-        return profile_program(course, found, program, worker, SEED if seed is None else seed)
+        return profile_program(course, found, program, worker, SEED if seed is None else seed, device)
 
 
-def profile_program(course: Course, exercise: Exercise, program: Program, subject: Subject, seed: int) -> Profile:
+def profile_program(
+    course: Course, exercise: Exercise, program: Program, subject: Subject, seed: int, device: str = CPU
+) -> Profile:
     """Profile a program beside the reference, which runs in this process."""
 
     def learner(call: Call) -> Observation:
@@ -131,12 +141,13 @@ def profile_program(course: Course, exercise: Exercise, program: Program, subjec
     pack = record(exercise, seed)
     cases = tuple(measured(exercise, call, learner, reference) for call in measured_calls(pack))
     growths: tuple[Grown, ...] = ()
-    ratio = None
+    race = None
+    missing = subject.lacks(device)
     if any(case.learner is not None for case in cases):
         growths = tuple(grown(exercise, index, seed, learner, reference) for index in range(len(exercise.growths)))
-        race = measure(course, program, subject, pack)
-        ratio = race.ratio if race is not None and race.outcome in RULINGS and race.ratios else None
-    return Profile(exercise.id, exercise.name, cases, growths, subject.isolation, ratio)
+        race = None if missing else measure(course, program, subject, pack if device == CPU else pack.on(device))
+    believed = race if race is not None and race.outcome in RULINGS and race.ratios else None
+    return Profile(exercise.id, exercise.name, cases, growths, subject.isolation, believed, device, missing)
 
 
 def measured_calls(pack: Pack) -> list[Call]:

@@ -80,6 +80,7 @@ class Race:
         low, high: a confidence sequence for the median ratio, 99.9 % at any time.
         finding: of a wrong result.
         events: share of the learner's time that the GPU's own events account for; 0 without a GPU.
+        peaks: bytes that learner and reference held at a time on the GPU.
     """
 
     outcome: str
@@ -89,6 +90,7 @@ class Race:
     high: float = math.inf
     finding: Finding | None = None
     events: float = 0.0
+    peaks: tuple[int, int] = (0, 0)
 
     @property
     def ratio(self) -> float:
@@ -142,7 +144,8 @@ class Track:
         low, high = interval(ratios)
         wall = sum(t.wall for t in self.learner)
         share = sum(t.events for t in self.learner) / wall if wall else 0.0
-        return Race(outcome, self.limit, ratios, low, high, finding, share)
+        own, theirs = (max((t.peak for t in times), default=0) for times in (self.learner, self.reference))
+        return Race(outcome, self.limit, ratios, low, high, finding, share, (own, theirs))
 
 
 Fresh = Callable[[int], Call]

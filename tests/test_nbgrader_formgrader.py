@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from nbgrader_course import (
+    EXERCISES,
     NAIVE,
     UNIT,
     another,
@@ -27,6 +28,7 @@ from nbgrader_course import (
     hand_in,
     most,
     released,
+    solutions,
 )
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -87,6 +89,7 @@ def site(course: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sit
     autograde(root)
     hand_in(root, "waiting", answered(root))
     hand_in(root, "blank", released(root))
+    hand_in(root, "script", "\n\n\n".join(solutions(root)[name] for name in EXERCISES).encode(), f"{UNIT}.py")
     found = Site(root, free_port())
     words = [
         sys.executable, "-m", "jupyter_server", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
@@ -126,7 +129,7 @@ def test_the_list_of_assignments(site: Site) -> None:
     assert UNIT in page
     assert page.count("loading") < 3
     row = page[page.index(UNIT) :]
-    assert ">3<" in row.replace("\n", "").replace(" ", "")  # submissions
+    assert ">4<" in row.replace("\n", "").replace(" ", "")  # submissions
 
 
 def test_a_submission_with_our_feedback_and_the_score(site: Site) -> None:
@@ -144,7 +147,7 @@ def test_a_submission_with_our_feedback_and_the_score(site: Site) -> None:
 
 
 def test_the_autograde_button(site: Site) -> None:
-    for student, expected in (("waiting", most(site.root)), ("blank", [0.0, 0.0])):
+    for student, expected in (("waiting", most(site.root)), ("blank", [0.0, 0.0]), ("script", most(site.root))):
         answer = site.api(f"submission/{UNIT}/{student}/autograde", "POST")
         assert answer["success"], answer
         assert earned(site.root, student) == expected

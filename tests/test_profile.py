@@ -1,6 +1,7 @@
 """What an implementation does: measured beside the reference, as tables, a picture, in a notebook."""
 
 import base64
+import math
 import re
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from grader.batch import open_pool
 from grader.calls import Observation, Raised
 from grader.case import Case
 from grader.course import load_course
+from grader.device import NO_GPU
 from grader.exercise import Exercise
 from grader.profiling import Grown, Measured, Point, Profile, Series, exponent, measured_calls, profile_program, series
 from grader.reading import Reading
@@ -24,6 +26,7 @@ from grader.record import SEED, record
 from grader.render import profile_html, profile_picture, profile_sheets, profile_table
 from grader.roofline import T4, estimate
 from grader.slicing import Program
+from grader.speed import Race
 from grader.subject import InProcess, Worker
 from grader.submission import parse
 
@@ -183,7 +186,13 @@ def test_the_tables_say_what_they_show(page):
 
 def test_a_measured_ratio_is_shown_when_there_is_one(looped):
     assert "measured: " not in shown(looped)
-    assert "measured: 2.50 times as long as the reference" in shown(replace(looped, ratio=2.5))
+    race = Race("over", 2.0, (2.5,) * 30, 2.4, 2.6, peaks=(3_000_000, 1_000_000))
+    said = shown(replace(looped, race=race, device="cuda"))
+    assert "measured (cuda): 2.50 times as long as the reference" in said
+    assert "surely between 2.40 and 2.60" in said
+    assert "memory held at a time on the GPU: 3 MB, reference 1 MB" in said
+    assert "between" not in shown(replace(looped, race=replace(race, low=0.0, high=math.inf)))
+    assert "there is no CUDA device" in shown(replace(looped, missing=NO_GPU))
 
 
 def test_many_kinds_are_folded():
@@ -289,7 +298,7 @@ def test_profile_displays_html_in_a_notebook(monkeypatch, looped):
 
     displayed = []
     monkeypatch.setattr("grader.api.in_notebook", lambda: True)
-    monkeypatch.setattr("grader.api.profile_of", lambda candidate, seed: looped)
+    monkeypatch.setattr("grader.api.profile_of", lambda candidate, **options: looped)
     monkeypatch.setattr(IPython.display, "display", displayed.append)
     grader.profile(softmax)
     assert "data:image/png;base64" in displayed[0].data
@@ -352,6 +361,6 @@ def test_the_ratio_is_measured_where_the_exercise_has_a_time_limit():
     for name in ("pool2d", "softmax"):
         exercise = course.find(name)[1]
         subject = InProcess(exercise.solution)
-        ratios[name] = profile_program(course, exercise, Program(exercise.name, ()), subject, SEED).ratio
-    assert 0.3 < ratios["pool2d"] < 3.0
+        ratios[name] = profile_program(course, exercise, Program(exercise.name, ()), subject, SEED).race
+    assert 0.3 < ratios["pool2d"].ratio < 3.0
     assert ratios["softmax"] is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -130,8 +131,7 @@ def time_sheet(profile: Profile) -> Sheet:
             label = f"{grown.axis} {own.size}"
             rows.append((label, *(both(card, own.reading, theirs.reading) for card in GPUS)))
     notes = [translate(N_("Each operation takes at least one launch: small cases are all launches."))]
-    if profile.ratio is not None:
-        notes.append(translate(N_("measured: {ratio} times as long as the reference"), ratio=f"{profile.ratio:.2f}"))
+    notes += measured_notes(profile)
     title = translate(N_("estimated time on a GPU, yours / reference (from the counts, not measured)"))
     return Sheet(title, ("", *(card.name for card in GPUS)), tuple(rows), "\n".join(notes))
 
@@ -161,6 +161,25 @@ def scaled(value: float) -> str:
     while float(f"{value:.3g}") >= 1000:
         value, prefix = value / 1000, next(prefixes)
     return f"{value:.3g} {prefix}"
+
+
+def measured_notes(profile: Profile) -> Iterator[str]:
+    """Say what measuring the time beside the reference came to."""
+    race = profile.race
+    if profile.missing:
+        yield translate(profile.missing)
+    if race is None:
+        return
+    yield translate(
+        N_("measured ({device}): {ratio} times as long as the reference"),
+        device=profile.device,
+        ratio=f"{race.ratio:.2f}",
+    )
+    if race.high < math.inf:
+        yield translate(N_("surely between {low} and {high}"), low=f"{race.low:.2f}", high=f"{race.high:.2f}")
+    if any(race.peaks):
+        own, theirs = (f"{scaled(peak)}B" for peak in race.peaks)
+        yield translate(N_("memory held at a time on the GPU: {own}, reference {theirs}"), own=own, theirs=theirs)
 
 
 def duration(seconds: float) -> str:
