@@ -1,10 +1,14 @@
 """nbgrader's whole cycle by its own commands: generate, autograde, feedback, export."""
 
+import html
+import json
 import re
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
+import nbformat
 import pytest
 from nbgrader_course import (
     CHECKS,
@@ -21,6 +25,7 @@ from nbgrader_course import (
     another,
     answered,
     autograde,
+    command,
     course,
     duplicated,
     earned,
@@ -35,6 +40,7 @@ from nbgrader_course import (
     once,
     query,
     released,
+    solutions,
     started,
     write,
 )
@@ -119,6 +125,18 @@ def odd_metadata(notebook: Notebook) -> None:
     notebook.cells += [{"cell_type": "heading", "source": "x"}, {"cell_type": "code"}, "text", None]
 
 
+def own_setup(notebook: Notebook) -> None:
+    """An import more in the setup cell, one less, and answers that need both."""
+    find(notebook, "setup").source = "import torch as t\nfrom torch import nn"
+    find(notebook, "softmax").source += "\n\n\ndown = t.Tensor.detach\nassert Tensor"
+
+
+def script(root: Path, head: str = "") -> bytes:
+    """All answers as a .py file."""
+    right = solutions(root)
+    return (head + "\n\n\n".join(["# my answers", *(right[name] for name in EXERCISES)]) + "\n\nEND = 1\n").encode()
+
+
 def stale_outputs(notebook: Notebook) -> None:
     for name in CHECKS:
         result = {"output_type": "execute_result", "data": {"text/plain": "5.0"}, "metadata": {}, "execution_count": 1}
@@ -142,6 +160,8 @@ SURVIVE: dict[str, Callable[[Notebook], None]] = {
     "roles-swapped": swap_roles,
     "grade-cell-invented": invent,
     "cell-ids-all-the-same": same_cell_ids,
+    "setup-edited": own_setup,
+    "setup-edited-twice": lambda notebook: (own_setup(notebook), duplicated(notebook, "setup")),
     "no-cell-ids": old_format,
     "odd-metadata": odd_metadata,
 }
@@ -169,6 +189,14 @@ DAMAGED = {
 """Files that cannot be read, and what their authors are told."""
 
 
+SCRIPTS = {
+    "script": "",
+    "script-with-imports": '"""Mine."""\nfrom __future__ import annotations\n\nfrom torch import Tensor\n',
+    "script-in-windows": "\ufeffimport torch\r\n",
+}
+"""What stands before the answers in a .py file that is handed in instead of a notebook."""
+
+
 def hand_in_class(root: Path) -> None:
     for student, change in SURVIVE.items():
         notebook = answered(root)
@@ -184,6 +212,13 @@ def hand_in_class(root: Path) -> None:
     hand_in(root, "renamed", answered(root), "my notebook.ipynb")
     hand_in(root, "twice-renamed", answered(root), "one.ipynb")
     hand_in(root, "twice-renamed", answered(root), "two.ipynb")
+    for student, head in SCRIPTS.items():
+        hand_in(root, student, script(root, head), f"{UNIT}.py")
+    hand_in(root, "script-renamed", script(root), "homework.py")
+    hand_in(root, "script-naive", NAIVE.encode(), f"{UNIT}.py")
+    hand_in(root, "script-broken", b"def softmax(x:\n", f"{UNIT}.py")
+    hand_in(root, "no-notebook", b"%PDF", "answers.pdf")
+    (folder_of(root, "script-linked") / f"{UNIT}.py").symlink_to(root / "reference" / UNIT / "softmax.py")
     hand_in(root, "telltale", answered(root, accuracy=TELLTALE))
     for student, hour in (("in-time", 1), ("late", 3)):
         file = hand_in(root, student, answered(root, softmax=NAIVE))
@@ -259,6 +294,64 @@ def test_a_single_renamed_notebook_counts(graded: Path) -> None:
 def test_of_several_renamed_notebooks_none_counts(graded: Path) -> None:
     assert earned(graded, "twice-renamed") == [0.0, 0.0]
     assert "one.ipynb, two.ipynb" in feedback(graded, "twice-renamed")
+
+
+@pytest.mark.parametrize("student", [*SCRIPTS, "script-renamed"])
+def test_a_python_file_counts_as_the_notebook(graded: Path, student: str) -> None:
+    assert earned(graded, student) == most(graded)
+    written = nbformat.read(graded / "autograded" / student / UNIT / f"{UNIT}.ipynb", 4)
+    for name in EXERCISES:  # each answer stands in its own cell, above its check
+        assert f"def {name}(" in find(written, name).source
+
+
+def test_a_python_file_that_answers_a_part_earns_a_part(graded: Path) -> None:
+    assert earned(graded, "script-naive") == [earned(graded, "naive")[0], 0.0]
+    assert "Subtract the largest score" in feedback(graded, "script-naive")
+
+
+@pytest.mark.parametrize(
+    "student, reason",
+    [
+        ("script-broken", "was never closed"),
+        ("script-linked", "cannot be opened"),
+        ("no-notebook", f"there is no {UNIT}.ipynb"),
+    ],
+)
+def test_a_folder_without_a_notebook_earns_nothing_and_says_why(
+    graded: Path, rows: dict[str, dict[str, str]], student: str, reason: str
+) -> None:
+    assert earned(graded, student) == [0.0, 0.0]
+    assert reason in feedback(graded, student)
+    assert float(rows[student]["score"]) == 0
+
+
+def test_a_python_file_alone_can_be_graded(course: Path, tmp_path: Path) -> None:
+    """As formgrader's button does it: nothing but one student's .py file, which nbgrader would not even find."""
+    root = another(course, tmp_path / "course")
+    hand_in(root, "ada", script(root), f"{UNIT}.py")
+    autograde(root, "--student=ada")
+    assert earned(root, "ada") == most(root)
+    assert "No notebooks were matched" in autograde(root, "--student=nobody", status=1)
+
+
+def test_what_the_learner_imports_in_the_setup_cell_stays(graded: Path) -> None:
+    page = feedback(graded, "setup-edited")
+    assert "import matplotlib" in html.unescape(re.sub("<.*?>", "", page))
+    assert "import torch as t" in html.unescape(re.sub("<.*?>", "", page))
+
+
+def test_grader_grade_gives_the_same_points(graded: Path, tmp_path: Path) -> None:
+    """Every submission of this class, however damaged, earns the same on both surfaces."""
+    grade = "from grader.cli import main; main()"
+    command(graded, sys.executable, "-c", grade, "grade", "submitted", "--out", str(tmp_path / "out"), status=1)
+    lines = (tmp_path / "out" / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    found: dict[str, dict[str, float]] = {}
+    for row in map(json.loads, lines):
+        found.setdefault(row["student"], {})[row["exercise"]] = row["points"]
+    ours = {student: [found[student][name] for name in EXERCISES] for student in found}
+    theirs = {student: earned(graded, student) for student in found}
+    assert {s: (ours[s], theirs[s]) for s in ours if ours[s] != pytest.approx(theirs[s], abs=0.01)} == {}
+    assert set(found) == {path.name for path in (graded / "submitted").iterdir()}
 
 
 def test_links_are_not_followed(graded: Path) -> None:
