@@ -7,6 +7,7 @@ import re
 import symtable
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +39,25 @@ class Program:
         return "\n".join(re.sub(r"\n\s*\n+", "\n", source).strip("\n") for _, source in self.parts)
 
 
-def bound_names(node: ast.stmt) -> set[str]:
+@lru_cache(maxsize=10_000)
+def bound_names(node: ast.stmt) -> frozenset[str]:
     """Return the names a top-level statement binds."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        return {node.name}
+        return frozenset([node.name])
     if isinstance(node, (ast.Import, ast.ImportFrom)):
-        return {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-    names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    inner = {
+        return frozenset((alias.asname or alias.name).split(".")[0] for alias in node.names)
+    below = list(ast.walk(node))
+    names = frozenset(n.id for n in below if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+    inner = frozenset(
         name
-        for n in ast.walk(node)
+        for n in below
         if isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom))
         for name in bound_names(n)
-    }
+    )
     return names | inner if isinstance(node, (ast.If, ast.Try, ast.For, ast.With, ast.While)) else names
 
 
+@lru_cache(maxsize=10_000)
 def used_names(node: ast.stmt) -> set[str]:
     """Return the names that a top-level statement reads from the notebook: those local to a function are not."""
     module = ast.Module([node], [])
