@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from torch import Tensor
 
-from grader.reading import Reading, Use
+from grader.reading import Reading, Use, told
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Call:
 
     def to_data(self) -> dict[str, Any]:
         """Return the call as plain data."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        return told(self)
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> Self:
@@ -89,6 +89,13 @@ class Raised:
     def name(self) -> str:
         """The exception's own type."""
         return self.types[0] if self.types else "Exception"
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> Self:
+        """Rebuild an exception from plain data; raises TypeError or ValueError for malformed data."""
+        made = cls(**data)
+        trace = tuple((str(cell), int(line), str(function)) for cell, line, function in made.trace)
+        return cls(tuple(map(str, made.types)), str(made.text), str(made.stage), trace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,25 +134,32 @@ class Observation:
 
     def to_data(self) -> dict[str, Any]:
         """Return the observation as plain data."""
-        data = {f.name: getattr(self, f.name) for f in fields(self)}
-        data["reading"] = self.reading.to_dict()
-        data["uses"] = [(use.name, use.cell, use.line) for use in self.uses]
+        data = told(self) | {"reading": self.reading.to_dict()}
+        if self.uses:
+            data["uses"] = [(use.name, use.cell, use.line) for use in self.uses]
         if self.raised is not None:
-            data["raised"] = {f.name: getattr(self.raised, f.name) for f in fields(Raised)}
+            data["raised"] = told(self.raised)
         return data
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> Self:
         """Rebuild an observation from plain data; raises TypeError, ValueError or KeyError for malformed data."""
-        raised = data["raised"]
         made = cls(**data)
-        if not isinstance(made.gradients, dict) or not isinstance(made.after, dict):
-            raise TypeError("gradients and after are dicts")
+        gradients = made.gradients.values()
+        if not isinstance(made.after, dict) or not all(g is None or isinstance(g, Tensor) for g in gradients):
+            raise TypeError("gradients and after are dicts, gradients of tensors")
         return replace(
             made,
-            raised=None if raised is None else Raised(**raised),
-            uses=tuple(Use(str(name), str(cell), int(line)) for name, cell, line in data["uses"]),
+            crash=None,  # who can say so has not crashed
+            raised=None if made.raised is None else Raised.from_data(data["raised"]),
+            uses=tuple(Use(str(name), str(cell), int(line)) for name, cell, line in data.get("uses", ())),
             reading=Reading.from_dict(data["reading"]),
+            changed=tuple((str(kind), str(name)) for kind, name in made.changed),
+            aliases=tuple((str(path), str(source)) for path, source in made.aliases),
+            graphs=tuple(map(str, made.graphs)),
+            orphans=tuple(map(str, made.orphans)),
+            elsewhere=tuple(map(str, made.elsewhere)),
+            generators=tuple(map(str, made.generators)),
         )
 
 

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Self
 
 from grader.roofline import Row
+
+
+def told(record: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass that are not what they are by default: most are not worth sending."""
+    return {f.name: value for f in fields(record) if not is_usual(value := getattr(record, f.name), f)}
+
+
+def is_usual(value: Any, field: Field[Any]) -> bool:
+    """Whether a field has its default value, as far as that is plain to see."""
+    usual = field.default if field.default_factory is MISSING else field.default_factory()
+    if type(value) is not type(usual):
+        return False
+    return not value and not usual if isinstance(value, (tuple, list, dict)) else bool(value == usual)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +38,14 @@ class Reading:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the reading as plain data."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        return told(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """Rebuild a reading from plain data; raises TypeError or ValueError for anything but counts."""
         known = dict(data)
-        kinds = {str(kind): count(n) for kind, n in known.pop("kinds").items()}
-        rows = tuple((str(kind), count(m), count(f), count(n)) for kind, m, f, n in known.pop("detail"))
+        kinds = {str(kind): count(n) for kind, n in known.pop("kinds", {}).items()}
+        rows = tuple((str(kind), count(m), count(f), count(n)) for kind, m, f, n in known.pop("detail", ()))
         return cls(**{name: count(n) for name, n in known.items()}, kinds=kinds, detail=rows)
 
 

@@ -1,13 +1,17 @@
 """What is written down about a call."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from grader.calls import Call, Observation
+from grader import wire
+from grader.calls import Call, Observation, Raised
 from grader.observe import observe
+from grader.reading import Reading, Use
+from grader.remote import MALFORMED
 from grader.wire import Opaque, pack, unpack
 
 
@@ -188,3 +192,50 @@ def test_nothing_is_printed(capfd):
 
     observe(noisy, call(torch.ones(1)))
     assert capfd.readouterr() == ("", "")
+
+
+def test_every_field_of_an_observation_survives_the_wire():
+    seen = Observation(
+        outputs=0,
+        raised=Raised(("ValueError", "Exception"), "no", "call", (("<cell 1>", 2, "f"),)),
+        gradients={"x": torch.ones(2), "y": None},
+        after={"z": 1.5},
+        changed=(("values", "x"),),
+        aliases=(("result", "x"),),
+        uses=(Use("softmax", "<cell 1>", 3),),
+        reading=Reading(ops=3),
+        generators=("ab",),
+    )
+    again = Observation.from_data(wire.unpack(wire.pack(seen.to_data())))
+    assert torch.equal(again.gradients["x"], seen.gradients["x"])
+    assert replace(again, gradients={}) == replace(seen, gradients={})
+    usual = Observation.from_data(wire.unpack(wire.pack(Observation(outputs=[]).to_data())))
+    assert usual == Observation(outputs=[])
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"gradients": {"x": 3.0}},
+        {"gradients": [1]},
+        {"after": "x"},
+        {"changed": ("x",)},
+        {"changed": 3},
+        {"aliases": (1, 2)},
+        {"graphs": 1},
+        {"uses": (("softmax",),)},
+        {"raised": {"types": 3, "text": "x"}},
+        {"raised": {"types": ("E",), "text": "x", "trace": (1,)}},
+        {"raised": "E"},
+        {"reading": None},
+        {"unknown": 1},
+    ],
+    ids=str,
+)
+def test_a_malformed_observation_is_refused(forged):
+    with pytest.raises(MALFORMED):
+        Observation.from_data({"reading": {}} | forged)
+
+
+def test_a_worker_cannot_claim_to_have_crashed():
+    assert Observation.from_data({"crash": "timeout", "reading": {}}).crash is None
