@@ -60,7 +60,7 @@ def assess(pack: Pack, seen: Sequence[Observation], uses: Sequence[Use] = (), ra
             list(checks.input_findings(planned, observation, may_alias=exercise.may_alias)),
         )
         note("edges", "global state is left alone", list(checks.state_findings(planned, observation)))
-        note("edges", name, list(checks.device_findings(planned, observation)))
+        note(category, name, list(checks.device_findings(planned, observation)))
         findings.extend(checks.forbidden_findings(planned, observation))
     solid = all(ok for (category, _), ok in right.items() if category == "numerics")
     for name, found in budget(pack, seen):
@@ -68,7 +68,7 @@ def assess(pack: Pack, seen: Sequence[Observation], uses: Sequence[Use] = (), ra
         findings += [found] if solid and found is not None else []
     if race is not None and race.outcome == WRONG:
         note("numerics", "timed calls", [race.finding] if race.finding is not None else [])
-    elif race is not None and (race.outcome != UNDECIDED or race.ratio <= race.limit):
+    elif race is not None:  # what is undecided counts as right, so that points do not depend on how busy a machine is
         note("budget", "time", [speed_finding(race)] if race.outcome not in (WITHIN, UNDECIDED) else [])
     elif pack.speed is not None and not solid:
         right["budget", "time"] = False

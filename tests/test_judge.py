@@ -226,3 +226,10 @@ def test_an_argument_that_a_case_would_swallow_is_an_error():
         yield Case("by position", draw.normal(3), draw.normal(3))
 
     assert record(exercise).planned
+
+
+def test_only_edge_cases_count_as_edges():
+    names = {item.name for item in verdict(scale).items if item.category == "edges"}
+    cases = {p.case.name for p in PACK.planned if p.case.raises is None}
+    assert not names & cases
+    assert {"a number", "inputs are left alone", "global state is left alone"} <= names
