@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+import torch
 
 from grader.calls import Call, Observation
 from grader.device import Device, device, perf_counter, process_time
 from grader.observe import prepared, quiet
 from grader.plain import describe, detached, plain
 from grader.speed import Times
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread: more would wait for one another, and each second of waiting counts."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Laps:
@@ -44,7 +58,7 @@ class Laps:
     def go(self, seconds: float) -> Times:  # noqa: ARG002 - nothing can stop a call in its own process
         """Make the calls."""
         assert self.place is not None
-        with quiet(), self.place.timed() as events:
+        with quiet(), one_thread(), self.place.timed() as events:
             gc.disable()
             wall, busy = perf_counter(), process_time()
             try:

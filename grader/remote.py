@@ -15,6 +15,8 @@ from grader.speed import Times, TooSlowError
 SLACK = 1.0
 """CPU seconds that a worker may use on top of an exercise's own limit: reading the request and packing the reply."""
 MOST_SECONDS = 60.0
+DISBELIEF = 5.0
+"""A child that says it has used less than this part of the time that passed is not believed."""
 MALFORMED = (wire.WireError, TypeError, ValueError, KeyError, AttributeError)
 """What reading a reply may raise when the worker did not send what it was asked for."""
 
@@ -106,7 +108,8 @@ class RemoteLaps:
         wall, end = perf_counter() - wall, session.cpu()
         before = 0.0 if start is None or self.last is None else start - self.last
         self.last = end
-        cpu = float(said["busy"]) if start is None or end is None else end - start
+        believed = max(float(said["busy"]), wall / DISBELIEF)
+        cpu = believed if start is None or end is None else end - start
         busy = cpu if self.device == CPU else wall
         return Times(busy, wall, float(said["events"]), before, int(said["peak"]))
 

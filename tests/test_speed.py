@@ -4,6 +4,7 @@ import itertools
 import math
 import random
 import textwrap
+import time
 from fractions import Fraction
 
 import pytest
@@ -20,6 +21,7 @@ from grader.judge import UNDECIDED_TIME, UNSURE, judge
 from grader.laps import Laps
 from grader.pack import PlannedSpeed
 from grader.record import record, run_all
+from grader.remote import RemoteLaps
 from grader.sequential import FALSE_FAIL, FALSE_PASS, OVER, UNDECIDED, WITHIN, decide, enough, evidence, interval
 from grader.slicing import Program
 from grader.speed import ELSEWHERE, MOST_LAPS, MOST_PAIRS, WAITS, WRONG, Meet, Race, Times, TooSlowError
@@ -244,6 +246,19 @@ def test_a_gpu_is_flushed_waited_for_and_timed_by_events():
     assert laps.show(1).outputs.tolist() == [2.0, 2.0]
 
 
+def test_timed_calls_use_one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        laps = Laps(lambda x: torch.tensor(torch.get_num_threads()))
+        laps.prepare([Call("a case", (torch.ones(2),), ("x",))])
+        laps.go(math.inf)
+        assert laps.show(0).outputs == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_gpu_that_is_not_there_is_said_to_be_missing(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert resolve("auto") == "cpu"
@@ -387,6 +402,20 @@ def test_work_done_before_the_clock_starts_is_found(pool):
 
 def test_sleeping_is_found(pool):
     assert timed(pool, f"time.sleep(0.4)\n{HONEST}").outcome == WAITS
+
+
+def test_where_the_kernel_does_not_tell_a_claim_is_checked_by_the_clock_on_the_wall():
+    class Silent:
+        session = type("Session", (), {"cpu": lambda self: None})()
+
+        def ask(self, seconds, **request):
+            time.sleep(0.1)
+            return {"busy": self.claim, "events": 0.0, "peak": 0}
+
+    silent = Silent()
+    for claim, least, most in ((0.0, 0.02, 0.08), (0.09, 0.09, 0.09)):
+        silent.claim = claim
+        assert least <= RemoteLaps(silent, 1.0).go(1.0).busy <= most
 
 
 def test_work_in_another_process_is_refused_or_found(pool):
