@@ -43,8 +43,8 @@ class Problem:
         return f"{self.where}: {self.text}"
 
 
-def audit_exercise(unit: Unit, exercise: Exercise) -> Iterator[Problem]:
-    """Yield what is not sound about one exercise."""
+def audit_exercise(unit: Unit, exercise: Exercise, wrong_seeds: int = 1) -> Iterator[Problem]:
+    """Yield what is not sound about one exercise; its wrong answers are tried on as many seeds as said."""
     where = f"reference/{unit.name}/{exercise.id}.py"
     try:
         packs = [record(exercise, seed) for seed in SEEDS]
@@ -54,7 +54,7 @@ def audit_exercise(unit: Unit, exercise: Exercise) -> Iterator[Problem]:
     for text in [
         *declaration_problems(exercise, packs[0]),
         *right_problems(exercise, packs),
-        *wrong_problems(packs[0]),
+        *(problem for pack in packs[:wrong_seeds] for problem in wrong_problems(pack)),
         *twin_problems(packs[0]),
         *speed_problems(packs[0]),
         *stub_problems(exercise, packs[0]),
@@ -176,13 +176,15 @@ def first_sentence(verdict: Verdict) -> str:
     return sentence(verdict.findings[0]) if verdict.findings else verdict.status
 
 
-def audit(course: Course, unit: str | None = None, exercise: str | None = None) -> Iterator[tuple[str, list[Problem]]]:
+def audit(
+    course: Course, unit: str | None = None, exercise: str | None = None, wrong_seeds: int = 1
+) -> Iterator[tuple[str, list[Problem]]]:
     """Audit the course, one unit or one exercise: yields (exercise, problems) in teaching order."""
     for name in [unit] if unit else course.unit_names:
         found = course.unit(name)
         for declared in found.exercises:
             if exercise in (None, declared.id):
-                yield f"{name}/{declared.id}", list(audit_exercise(found, declared))
+                yield f"{name}/{declared.id}", list(audit_exercise(found, declared, wrong_seeds))
         if exercise is None:
             yield name, list(unit_problems(found))
 

@@ -37,6 +37,7 @@ def build_command(
 @author.command()
 def audit(
     target: Annotated[str, typer.Argument(help="A unit, or unit/exercise; everything by default.")] = "",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=3, help="Try wrong answers on so many seeds.")] = 1,
     mutate: Annotated[bool, typer.Option("--mutate", help="Try mechanical mutants of the solutions too.")] = False,
 ) -> None:
     """Check the course itself: wrong answers must be caught, right ones must pass."""
@@ -46,7 +47,7 @@ def audit(
     unit, _, exercise = target.partition("/")
     count = 0
     course = load_course()
-    for name, problems in run(course, unit or None, exercise or None):
+    for name, problems in run(course, unit or None, exercise or None, seeds):
         console.print(f"{name}: {'clean' if not problems else f'{len(problems)} problems'}", soft_wrap=True)
         for problem in problems:
             console.print(f"  {problem}", markup=False, soft_wrap=True)

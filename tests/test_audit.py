@@ -1,0 +1,169 @@
+"""What the audit finds wrong with a course: each problem in an exercise that is otherwise sound."""
+
+import pytest
+import torch
+
+from grader import Case, Cost, Exercise
+from grader.audit import audit_exercise
+from grader.course import Unit
+
+
+def twice(x):
+    """Double a tensor.
+
+    Args:
+        x: any shape, floating point.
+
+    Returns:
+        Tensor shaped like `x`.
+
+    Raises:
+        TypeError: `x` is not floating point.
+
+    Example:
+        >>> twice(torch.ones(2))
+        tensor([2., 2.])
+    """
+    if not x.is_floating_point():
+        raise TypeError("x must be floating point")
+    return 2 * x
+
+
+def added(x):
+    return x + x if x.is_floating_point() else twice(x)
+
+
+def tripled(x):
+    return 3 * twice(x) / 2
+
+
+def shifted(x):
+    return twice(x) + 1
+
+
+def cut(x):
+    return twice(x.detach())
+
+
+def lenient(x):
+    return 2 * x
+
+
+def sound():
+    """Return an exercise with which nothing is wrong."""
+    hints = ("Add it to itself.", "x + x, or a factor.", "return 2 * x")
+    exercise = Exercise(twice, 5, gradients=("x",), cost=Cost(ops=4), hints=hints, source="none", forbid=("mm",))
+    exercise.truth(lambda x: x.add(x))
+
+    @exercise.cases
+    def cases(draw):
+        yield Case("plain", draw.normal(3, 2))
+        yield Case("large", 1e4 * draw.normal(4), hidden=True)
+        yield Case("integers", torch.arange(3), raises=TypeError)
+
+    exercise.wrong("Twice, not three times.")(tripled)
+    exercise.wrong("Add nothing.")(shifted)
+    exercise.wrong("Keep the graph.", caught_by="gradients")(cut)
+    exercise.wrong("Refuse integers.", caught_by="errors")(lenient)
+    exercise.right("a sum")(added)
+    return exercise
+
+
+def problems(exercise, seeds=1):
+    unit = Unit("unit", "A unit", (exercise,), None)
+    return [problem.text for problem in audit_exercise(unit, exercise, seeds)]
+
+
+def test_a_sound_exercise_has_no_problems():
+    assert problems(sound()) == []
+
+
+def changed(change):
+    exercise = sound()
+    change(exercise)
+    return problems(exercise)
+
+
+def wrong(exercise, hint, candidate, **options):
+    exercise.wrong(hint, **options)(candidate)
+
+
+def slow(x):
+    for _ in range(400):
+        twice(x)
+    return twice(x)
+
+
+def timed(exercise):
+    exercise.cost = Cost()
+    exercise.speed(3.0, size=100_000)(lambda draw, size: Case("large", draw.normal(size)))
+
+
+def nearly(x):
+    return twice(x) * (1 + 1e-15)
+
+
+def other_shift(x):
+    return twice(x) + 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda e: wrong(e, "Be exact.", nearly), "'nearly' passes: add a case that catches it"),
+        (lambda e: wrong(e, "A shift.", other_shift), "'shifted' and 'other_shift' look alike on every case"),
+        (lambda e: wrong(e, "Twice, not three times.", slow, caught_by="cost"), "two wrong answers have the same hint"),
+        (lambda e: wrong(e, "No loop.", slow, caught_by="values"), "should be caught by 'values' but is caught by"),
+        (lambda e: e.right("off by one")(shifted), "the right answer 'off by one' does not pass"),
+        (lambda e: setattr(e, "cost", Cost(ops=0)), "the solution does not pass"),
+        (lambda e: setattr(e, "hints", ()), "has 0 hints; at least 3 are needed"),
+        (lambda e: e.wrongs.clear(), "has 0 wrong answers; at least 4 are needed"),
+        (lambda e: e.rights.clear(), "has 0 right answers; at least 1 are needed"),
+        (lambda e: setattr(e, "source", ""), "names no source"),
+        (lambda e: e.truth(lambda x: x.add(x).add(1e-3)), "the solution does not pass"),
+        (lambda e: (timed(e), e.right("in a loop")(slow)), "the right answer 'in a loop' is too slow"),
+        (lambda e: (timed(e), wrong(e, "Fast.", added, caught_by="speed")), "'added' passes: add a case"),
+    ],
+)
+def test_a_problem_is_found(change, said):
+    assert any(said in text for text in changed(change)), changed(change)
+
+
+def test_a_slow_wrong_answer_is_caught_by_its_time():
+    assert changed(lambda e: (timed(e), wrong(e, "No loop.", slow, caught_by="speed"))) == []
+
+
+def sevens(x):
+    return twice(x) + (x == 7)
+
+
+def seed_dependent():
+    """Return an exercise whose wrong answer shows on the first seed only."""
+    exercise = sound()
+    usual, seeds = exercise.case_maker, []
+
+    @exercise.cases
+    def cases(draw):
+        yield from usual(draw)
+        seeds.append(draw)
+        if len(seeds) == 1:
+            yield Case("telling", torch.full((2,), 7.0))
+
+    wrong(exercise, "No sevens.", sevens)
+    return exercise
+
+
+def test_wrong_answers_can_be_tried_on_more_seeds():
+    assert problems(seed_dependent()) == []
+    assert problems(seed_dependent(), seeds=2) == ["the wrong answer 'sevens' passes: add a case that catches it"]
+
+
+def test_an_undocumented_exercise_is_told_what_is_missing():
+    def bare(x):
+        return 2 * x
+
+    exercise = sound()
+    exercise.solution = bare
+    said = " ".join(problems(exercise))
+    for part in ("no 'Args:' section", "no 'Returns:' section", "no 'Raises:' section", "no worked numeric example"):
+        assert part in said
