@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import json
 import os
@@ -16,10 +15,10 @@ from typing import Any
 
 import torch
 
-from grader import sandbox
 from grader.course import load_course
 from grader.grade import Options, grade, unreadable, wanted
 from grader.jobs import Job, key_of, submitted_bytes
+from grader.pools import open_pool
 from grader.render.results import Row, grades_csv, json_line, row
 from grader.subject import Worker
 from grader.submission import SubmissionError, parse
@@ -27,7 +26,6 @@ from grader.submission import SubmissionError, parse
 JOURNAL = "journal.jsonl"
 RESULTS = "results.jsonl"
 GRADES = "grades.csv"
-ENTRY = "grader.worker:serve"
 
 
 Graded = tuple[Row, ...]
@@ -36,20 +34,6 @@ Progress = Callable[[Job, Graded, int, int], None]
 
 
 _ONE_AT_A_TIME = threading.Lock()
-
-
-def open_pool(level: str) -> sandbox.Pool:
-    """Open the sandbox of this process, once; it closes when the process ends."""
-    with _ONE_AT_A_TIME:
-        return _open_pool(level)
-
-
-@lru_cache(maxsize=4)
-def _open_pool(level: str) -> sandbox.Pool:
-    torch.set_num_threads(1)
-    pool = sandbox.open(level, entry=ENTRY)
-    atexit.register(pool.close)
-    return pool
 
 
 @lru_cache(maxsize=64)
@@ -62,6 +46,7 @@ def _prepare(root: str, unit: str, options: Options) -> None:
 def prepare(root: str, unit: str, options: Options) -> None:
     """Run truth and solution of a unit once, before any thread needs them."""
     with _ONE_AT_A_TIME:
+        torch.set_num_threads(1)
         _prepare(root, unit, options)
 
 

@@ -25,6 +25,7 @@ from grader.cli_options import (
     UnitName,
     console,
 )
+from grader.pools import begin
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(author)
@@ -33,9 +34,8 @@ app.add_typer(author)
 @app.callback()
 def options() -> None:
     """Check, grade and author torch-dojo exercises."""
-    import torch
-
-    torch.set_num_threads(1)  # exercises are small: more threads would only wait for one another
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"  # exercises are small: more threads would only wait for one another
 
 
 @app.command()
@@ -49,6 +49,7 @@ def check(
     device: DeviceName = None,
 ) -> None:
     """Check your own notebook or file and say what is wrong and why."""
+    begin(isolation)
     from grader.grade import Options
     from grader.learner import check_file, remember
     from grader.record import SEED
@@ -75,6 +76,7 @@ def profile(
     device: DeviceName = None,
 ) -> None:
     """Show what your implementation does beside the reference: operations, memory, how both grow."""
+    begin(isolation)
     from grader.profiling import profile_file
     from grader.render import profile_picture, profile_table
 
@@ -130,6 +132,7 @@ def grade(
     device: DeviceName = None,
 ) -> None:
     """Grade a class: hundreds of untrusted submissions."""
+    begin(isolation)
     from grader.render.terminal import summary
 
     rows = run_class(folder, out, unit, exercise, seed, workers, isolation, resume, scheduler, timing, device)
@@ -175,6 +178,7 @@ def regrade(
     isolation: Level = "auto",
 ) -> None:
     """Grade again (after a mended exercise, say) and show whose points changed."""
+    begin(isolation)
     from grader import batch
 
     before = batch.read_rows(out / batch.RESULTS) if (out / batch.RESULTS).exists() else []

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from grader import sandbox
-from grader.batch import ENTRY
 from grader.course import CourseError, load_course
 from grader.device import DEVICES, resolve
 from grader.learner import own_file, unit_of
+from grader.pools import ENTRY
 
 MARGIN = 0.4
 """Share of pytest-timeout's limit that a call may take: the hang is then reported in words, not by a dump of frames."""

@@ -9,13 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from grader import submission
-from grader.batch import open_pool
 from grader.course import Course, load_course
 from grader.exercise import Exercise
 from grader.grade import Options, grade
+from grader.pools import open_pool
 from grader.render.messages import hint_text
 from grader.stubs import stub
 from grader.subject import Worker
@@ -98,6 +96,8 @@ def next_hint(exercise: str, level: int = 0) -> str:
 
 def reset_exercise(exercise: Exercise, path: Path) -> Path:
     """Put one exercise's cell back to the stub and return the backup of the notebook as it was."""
+    import nbformat  # takes a second, which nothing else here need wait for
+
     submission.read(path)
     notebook = nbformat.reads(path.read_text(encoding="utf-8"), 4)
     cells = [

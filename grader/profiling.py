@@ -115,7 +115,7 @@ def profile_file(
     Raises:
         SubmissionError: the file cannot be read or does not define the exercise.
     """
-    from grader.batch import open_pool
+    from grader.pools import open_pool
 
     course = load_course()
     unit, found = course.find(exercise)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import textwrap
-
-import nbformat
 
 from grader.course import CourseError, solution_source
 from grader.exercise import Exercise
@@ -97,8 +96,9 @@ def leaked_lines(exercise: Exercise, release: str) -> list[str]:
     bodies = re.findall(rf"{BEGIN}\n(.*?)\n\s*{END}", source, flags=re.DOTALL)
     bodies += re.findall(rf"{BEGIN_HELPERS}\n(.*?)\n\s*{END_HELPERS}", source, flags=re.DOTALL)
     lines = [line.strip() for body in bodies for line in textwrap.dedent(body).split("\n")]
-    stubs = [c for c in nbformat.reads(release, 4)["cells"] if c["metadata"].get("nbgrader", {}).get("solution")]
-    code = "\n".join(cell["source"] for cell in stubs)
+    cells = json.loads(release)["cells"]
+    stubs = [c for c in cells if c["metadata"].get("nbgrader", {}).get("solution")]
+    code = "\n".join("".join(cell["source"]) for cell in stubs)
     shown = {line.strip() for line in code.split("\n")}
     return [line for line in lines if is_telling(line) and line in shown]
 

@@ -13,11 +13,11 @@ import pytest
 from helpers import NO_SHIFT, RIGHT, ROOT, STUB, UNIT, hand_in
 
 from grader import batch, sandbox
-from grader.batch import ENTRY
 from grader.course import load_course, solution_source
 from grader.grade import Options
 from grader.jobs import find_jobs
 from grader.judge import judge
+from grader.pools import ENTRY
 from grader.record import record
 from grader.slicing import Program
 from grader.subject import Worker
@@ -88,7 +88,7 @@ def test_grades_do_not_depend_on_workers_or_level(few, tmp_path):
     levels = ["portable"]
     for level in ("linux", "strict"):
         try:
-            sandbox.open(level, entry=batch.ENTRY, preload=()).close()
+            sandbox.open(level, entry=ENTRY, preload=()).close()
         except sandbox.Unavailable:
             continue
         levels.append(level)

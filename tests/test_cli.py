@@ -1,16 +1,16 @@
 """The command line as learners and instructors meet it: words, files, exit codes."""
 
+import os
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 from helpers import NO_SHIFT, RIGHT, ROOT, STUB, UNIT, hand_in, notebook
 
 
 def grader(*words, cwd=ROOT, **environment):
-    import os
-
     return subprocess.run(
         [sys.executable, "-m", "grader.cli", *map(str, words)], cwd=cwd, capture_output=True, text=True, check=False,
         env=os.environ | environment,
@@ -120,3 +120,22 @@ def test_the_demo_class_gets_its_grades(tmp_path):
     assert sum(r["status"] == "passed" for (s, _), r in found.items() if s == "gita") == 6
     assert found["hugo", "accuracy"]["points"] == 0
     assert sum(r["status"] == "passed" for (s, _), r in found.items() if s == "hugo") == 6
+
+
+UNNEEDED = [("grader.learner", "nbformat"), ("grader.pools", "torch"), ("grader.cli", "torch")]
+
+
+@pytest.mark.parametrize(("module", "slow"), UNNEEDED)
+def test_nobody_waits_for_what_is_not_needed(module, slow):
+    code = f"import sys, {module}; sys.exit({slow!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_command_that_ends_at_once_leaves_no_server_and_no_folder(tmp_path):
+    words = [sys.executable, "-c", "from grader.cli import main; main()", "check", "no_such_exercise"]
+    place = {**os.environ, "TMPDIR": str(tmp_path)}
+    assert subprocess.run(words, cwd=ROOT, env=place, check=False, capture_output=True).returncode == 2
+    deadline = time.monotonic() + 60
+    while list(tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not list(tmp_path.iterdir())

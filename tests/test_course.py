@@ -5,10 +5,11 @@ import pytest
 from helpers import ROOT
 from nbclient import NotebookClient
 
-from grader import batch, submission
+from grader import submission
 from grader.audit import audit_exercise, unit_problems
 from grader.course import load_course, solution_source
 from grader.grade import Options, grade
+from grader.pools import open_pool
 from grader.render.text import text
 from grader.stubs import leaked_lines, stub
 from grader.subject import Worker
@@ -34,7 +35,7 @@ def notebook(kind, unit):
 
 
 def verdicts(path, unit):
-    with Worker(batch.open_pool("auto")) as worker:
+    with Worker(open_pool("auto")) as worker:
         return grade(COURSE, COURSE.unit(unit), submission.read(path), worker, Options())
 
 

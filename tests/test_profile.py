@@ -14,12 +14,12 @@ from test_cli import grader as command
 import grader
 from grader import profiling
 from grader.api import profile_of
-from grader.batch import open_pool
 from grader.calls import Observation, Raised
 from grader.case import Case
 from grader.course import load_course
 from grader.device import NO_GPU
 from grader.exercise import Exercise
+from grader.pools import open_pool
 from grader.profiling import Grown, Measured, Point, Profile, Series, exponent, measured_calls, profile_program, series
 from grader.reading import Reading
 from grader.record import SEED, record

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from grader import sandbox
-from grader.batch import ENTRY
 from grader.budget import speed_finding
 from grader.calls import Call, Observation
 from grader.course import load_course, solution_source
@@ -20,6 +19,7 @@ from grader.grade import Options, measure, meet, verdict_on
 from grader.judge import UNDECIDED_TIME, UNSURE, judge
 from grader.laps import Laps
 from grader.pack import PlannedSpeed
+from grader.pools import ENTRY
 from grader.record import record, run_all
 from grader.remote import RemoteLaps
 from grader.sequential import FALSE_FAIL, FALSE_PASS, OVER, UNDECIDED, WITHIN, decide, enough, evidence, interval

@@ -13,6 +13,7 @@ from grader import batch
 from grader.course import Course, Unit, load_course
 from grader.grade import Options, grade, unreadable
 from grader.nbgrader.scores import fill, is_check
+from grader.pools import open_pool
 from grader.record import SEED
 from grader.subject import Worker
 from grader.submission import SubmissionError, parse
@@ -59,7 +60,7 @@ class TrustedExecute(NbGraderPreprocessor):  # type: ignore[misc]
             found = parse(nbformat.writes(nb).encode(), f"{unit.name}.ipynb")
         except SubmissionError as error:
             return unreadable(unit, error, options)
-        with Worker(batch.open_pool(self.isolation)) as worker:
+        with Worker(open_pool(self.isolation)) as worker:
             return grade(course, unit, found, worker, options)
 
 

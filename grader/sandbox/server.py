@@ -52,13 +52,22 @@ class Server:
         """Answer requests until the pool goes away; then leave nothing behind."""
         gc.collect()
         gc.freeze()
-        self._answer({"ready": True})
         dismissed = False
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the grader ended while this one prepared
+            self._answer({"ready": True})
+            dismissed = self._serve_requests()
+        for pid in list(self._alive):
+            _kill(pid)
+        self._sweep(everything=True)
+        if self._plan.base and not dismissed:  # the grader was killed: nobody else will tidy up
+            shutil.rmtree(self._plan.base, ignore_errors=True)
+
+    def _serve_requests(self) -> bool:
+        """Answer requests until there are no more; returns whether the pool has said so."""
         while request := _hear(self._control):
             message, descriptors = request
             if message["do"] == "stop":
-                dismissed = True
-                break
+                return True
             try:
                 self._answer(self._handle(message, descriptors))
             except OSError as error:
@@ -67,11 +76,7 @@ class Server:
                 for descriptor in descriptors:
                     os.close(descriptor)
             self._reap_helpers()
-        for pid in list(self._alive):
-            _kill(pid)
-        self._sweep(everything=True)
-        if self._plan.base and not dismissed:  # the grader was killed: nobody else will tidy up
-            shutil.rmtree(self._plan.base, ignore_errors=True)
+        return False
 
     def _answer(self, message: dict[str, Any]) -> None:
         self._control.sendall(json.dumps(message).encode() + b"\n")

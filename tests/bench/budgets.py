@@ -24,13 +24,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import roofline
 
 from grader import sandbox
-from grader.batch import ENTRY
 from grader.course import Course, load_course, solution_source
 from grader.exercise import Exercise
 from grader.grade import measure
 from grader.judge import judge
 from grader.observe import prepared
 from grader.pack import Pack
+from grader.pools import ENTRY
 from grader.record import record, run_all
 from grader.sequential import OVER, UNDECIDED, WITHIN
 from grader.slicing import Program

@@ -202,9 +202,9 @@ def split_all(root: Path, options: argparse.Namespace) -> None:
 def split_of(course: Any, unit: Any, level: str, count: int) -> Split:
     """Grade some submissions as `grader grade` does, with a clock at every step."""
     from grader import sandbox
-    from grader.batch import ENTRY
     from grader.grade import Options, measure
     from grader.judge import judge
+    from grader.pools import ENTRY
     from grader.sandbox.usage import usage
     from grader.source import scan
     from grader.subject import Worker
