@@ -38,7 +38,7 @@ def recognise(pack: Pack, seen: Sequence[Observation], report: Report) -> Wrong 
     that explains most, at least half, of the calls on which either of the two goes wrong. Long calls (training runs)
     are looked at only where the short ones show nothing.
     """
-    if all(finding.check == "speed" for finding in report.findings):
+    if report.findings and all(finding.check == "speed" for finding in report.findings):
         slow = [wrong for wrong in pack.exercise.wrongs if wrong.caught_by == "speed"]
         return slow[0] if len(slow) == 1 else None
     wrongs = pack.exercise.wrongs

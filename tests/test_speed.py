@@ -418,6 +418,28 @@ def test_where_the_kernel_does_not_tell_a_claim_is_checked_by_the_clock_on_the_w
         assert least <= RemoteLaps(silent, 1.0).go(1.0).busy <= most
 
 
+def test_what_goes_wrong_with_the_reference_is_nobodys_fault(pool):
+    class Late:
+        session = type("Session", (), {"cpu": lambda self: None})()
+
+        def ask(self, seconds, **request):
+            raise sandbox.WorkerError("timeout", "used more than 60 s of CPU time")
+
+    with pytest.raises(TooSlowError):
+        RemoteLaps(Late(), 1.0).go(1.0)
+    with pytest.raises(sandbox.WorkerError) as raised:
+        RemoteLaps(Late(), 1.0, trusted=True).go(1.0)
+    assert raised.value.blameless
+
+    course = load_course()
+    exercise = course.find("conv2d")[1]
+    program = Program(exercise.name, solution_source(exercise))
+    with Worker(pool) as worker:
+        worker.beside.ask = Late().ask
+        found = measure(course, program, worker, record(exercise))
+    assert (found.outcome, found.ratios) == (UNDECIDED, ())
+
+
 def test_work_in_another_process_is_refused_or_found(pool):
     body = f"""
     import os
