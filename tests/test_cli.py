@@ -139,3 +139,11 @@ def test_a_command_that_ends_at_once_leaves_no_server_and_no_folder(tmp_path):
     while list(tmp_path.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("option", "value"), [("--isolation", "foo"), ("--device", "tpu")])
+def test_an_unknown_level_or_device_is_named(option, value):
+    done = grader("check", "softmax", option, value)
+    assert done.returncode == 2
+    assert f"'{value}'" in done.stderr
+    assert "Traceback" not in done.stderr
