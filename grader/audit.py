@@ -17,6 +17,7 @@ from grader.grade import meet
 from grader.judge import judge
 from grader.laps import Laps
 from grader.pack import Pack
+from grader.parsing import parse
 from grader.recognise import alike, signature, wrong_answers
 from grader.record import SEED, record, run_all
 from grader.render.messages import sentence
@@ -69,7 +70,7 @@ def unit_problems(unit: Unit) -> Iterator[Problem]:
     helpers: dict[str, tuple[str, str]] = {}
     for exercise in unit.exercises:
         for _, text in solution_source(exercise):
-            for node in ast.parse(text).body:
+            for node in parse(text).body:
                 name = getattr(node, "name", "")
                 if not name or name == exercise.name:
                     continue

@@ -15,13 +15,15 @@ from typing import Any
 
 import torch
 
-from grader.course import load_course
-from grader.grade import Options, grade, unreadable, wanted
+from grader.course import CourseError, load_course
+from grader.grade import Options, grade, ungraded, unreadable, wanted
 from grader.jobs import Job, key_of, submitted_bytes
 from grader.pools import open_pool
 from grader.render.results import Row, grades_csv, json_line, row
+from grader.sandbox import Unavailable, WorkerError
 from grader.subject import Worker
 from grader.submission import SubmissionError, parse
+from grader.verdict import NOT_GRADABLE
 
 JOURNAL = "journal.jsonl"
 RESULTS = "results.jsonl"
@@ -65,8 +67,13 @@ def grade_job(job: Job) -> Graded:
         verdicts = unreadable(unit, error, job.options)
         verdicts = [replace(v, isolation=pool.isolation) for v in verdicts]
     else:
-        with Worker(pool) as worker:
-            verdicts = grade(course, unit, found, worker, job.options)
+        try:
+            with Worker(pool) as worker:
+                verdicts = grade(course, unit, found, worker, job.options)
+        except (Unavailable, WorkerError, CourseError):
+            raise
+        except Exception as error:  # a fault of ours must not cost the others their grades
+            verdicts = [replace(v, isolation=pool.isolation) for v in ungraded(unit, error, job.options)]
     return tuple(row(v, job.student, job.unit, digest) for v in verdicts)
 
 
@@ -109,10 +116,10 @@ def run(
             file.write(b"\n")  # ends a line that a kill cut short
         for job, graded in each_graded(left, workers, scheduler):
             results[job] = graded if timing else tuple({**r, "seconds": None} for r in graded)
-            line = json_line({"key": keys[job], "rows": list(results[job])})
-            file.write(line.encode())
-            file.flush()
-            os.fsync(file.fileno())
+            if all(r["status"] != NOT_GRADABLE for r in graded):  # those are tried again with `resume`
+                file.write(json_line({"key": keys[job], "rows": list(results[job])}).encode())
+                file.flush()
+                os.fsync(file.fileno())
             if progress is not None:
                 progress(job, graded, len(results), len(jobs))
     rows = [one for job in jobs for one in results[job]]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from grader.exercise import Exercise
+from grader.parsing import parse
 from grader.submission import Submission, make_cell
 
 ROOT_VARIABLE = "TORCH_DOJO_ROOT"
@@ -172,7 +173,7 @@ def solution_source(exercise: Exercise) -> tuple[tuple[str, str], ...]:
 
 def probe_source(probe: Any) -> str:
     """Return a probe's source without its decorators, ready to be sent."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(probe)))
+    tree = parse(textwrap.dedent(inspect.getsource(probe)))
     function = tree.body[0]
     if not isinstance(function, ast.FunctionDef):
         raise CourseError(f"the probe {probe!r} must be a function written with def")

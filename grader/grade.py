@@ -26,7 +26,7 @@ from grader.source import scan
 from grader.speed import WRONG, Meet, Race, Runner
 from grader.subject import Subject
 from grader.submission import Submission, SubmissionError
-from grader.verdict import ERROR, NOT_ATTEMPTED, Finding, Verdict
+from grader.verdict import ERROR, NOT_ATTEMPTED, NOT_GRADABLE, Finding, Verdict
 
 _GPU = threading.Lock()
 """One process at a time uses the GPU: others would change what is measured there."""
@@ -145,6 +145,12 @@ def absent(exercise: Exercise, program: Program) -> Verdict:
         return replace(base, untested=(f"{exercise.name} is not defined",))
     finding = Finding("runs", "broken_cell", facts={"text": program.broken})
     return replace(base, status=ERROR, findings=(finding,))
+
+
+def ungraded(unit: Unit, error: Exception, options: Options) -> list[Verdict]:
+    """Return the verdicts of a submission on which the grader itself failed: for a person to look at."""
+    finding = Finding("runs", "internal", facts={"text": f"{type(error).__name__}: {error}"})
+    return [Verdict(e.id, e.name, NOT_GRADABLE, 0.0, e.points, (finding,)) for e in wanted(unit, options)]
 
 
 def unreadable(unit: Unit, error: SubmissionError, options: Options = Options()) -> list[Verdict]:

@@ -7,6 +7,8 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from grader.parsing import parse
+
 SWAPS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
     ast.Add: (ast.Sub,), ast.Sub: (ast.Add,), ast.Mult: (ast.Div,), ast.Div: (ast.Mult,), ast.FloorDiv: (ast.Mult,),
     ast.Mod: (ast.FloorDiv,), ast.Lt: (ast.LtE,), ast.LtE: (ast.Lt,), ast.Gt: (ast.GtE,), ast.GtE: (ast.Gt,),
@@ -57,7 +59,7 @@ class Mutant:
 
 def mutants(source: str) -> Iterator[Mutant]:
     """Yield every single-step mutant of a source text, each distinct."""
-    tree = ast.parse(source)
+    tree = parse(source)
     original = ast.unparse(tree)
     seen = {original}
     for position, node in enumerate(ast.walk(tree)):

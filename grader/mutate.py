@@ -23,6 +23,7 @@ from grader.exercise import Candidate, Exercise
 from grader.mutants import Mutant, mutants
 from grader.observe import observe
 from grader.pack import Pack
+from grader.parsing import parse
 from grader.record import record, run_all
 
 SECONDS = 20.0
@@ -53,7 +54,7 @@ class Report:
 
 def stripped_source(exercise: Exercise) -> str:
     """Return a solution with its helpers and imports, without docstrings, annotations and texts of errors."""
-    tree = ast.parse("\n".join(text for _, text in solution_source(exercise)))
+    tree = parse("\n".join(text for _, text in solution_source(exercise)))
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
@@ -137,7 +138,7 @@ def mutate_exercise(unit: Unit, exercise: Exercise, reasons: dict[str, str]) -> 
 
 def changed_lines(before: str, after: str) -> str:
     """Return the lines that a mutant removes and adds."""
-    lines = difflib.unified_diff(ast.unparse(ast.parse(before)).split("\n"), after.split("\n"), n=0, lineterm="")
+    lines = difflib.unified_diff(ast.unparse(parse(before)).split("\n"), after.split("\n"), n=0, lineterm="")
     return "\n".join(f"    {line}" for line in lines if not line.startswith(("---", "+++", "@@")))
 
 

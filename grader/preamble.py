@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from grader.course import Course, Unit, solution_source
 from grader.exercise import Exercise
+from grader.parsing import parse
 from grader.slicing import Cell
 from grader.submission import Submission, make_cell
 
@@ -40,10 +41,10 @@ def setup_cell(course: Course, unit: Unit) -> Cell:
 
 def setup(course: Course, unit: Unit) -> str:
     """Return the setup cell: the imports of all solutions, and what earlier units provide."""
-    known = {ast.unparse(node) for node in ast.parse(SETUP).body}
+    known = {ast.unparse(node) for node in parse(SETUP).body}
     bound = {
         alias.asname or alias.name
-        for node in ast.parse(SETUP).body
+        for node in parse(SETUP).body
         if isinstance(node, (ast.Import, ast.ImportFrom))
         for alias in node.names
     }
@@ -68,7 +69,7 @@ def imports_of(exercise: Exercise) -> list[ast.Import | ast.ImportFrom]:
     """Return the import statements that a solution needs, the course's own left aside."""
     found = []
     for _, text in solution_source(exercise):
-        for node in ast.parse(text).body:
+        for node in parse(text).body:
             if isinstance(node, ast.Import) or (isinstance(node, ast.ImportFrom) and node.module != "__future__"):
                 found.append(node)
     return found

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from grader.names import expand, matches
+from grader.parsing import parse
 from grader.reading import Use
 from grader.slicing import Program
 
@@ -91,7 +92,7 @@ def scan(program: Program, forbid: tuple[str, ...]) -> list[Use]:
     """Return what in a program's source is forbidden, with cell and line."""
     found: dict[str, Use] = {}
     for label, text in program.parts:
-        for name, line in scan_part(ast.parse(text), expand(forbid)):
+        for name, line in scan_part(parse(text), expand(forbid)):
             found.setdefault(name, Use(name, label, line))
     return list(found.values())
 

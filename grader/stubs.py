@@ -9,6 +9,7 @@ import textwrap
 
 from grader.course import CourseError, solution_source
 from grader.exercise import Exercise
+from grader.parsing import parse
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 STUB_LINES = ("# YOUR CODE HERE", "raise NotImplementedError()")
@@ -22,7 +23,7 @@ def solution_cell(exercise: Exercise) -> str:
     parts = []
     for _, text in solution_source(exercise):
         lines = text.split("\n")
-        for node in ast.parse(text).body:
+        for node in parse(text).body:
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 continue
             source = "\n".join(lines[first_line(node) - 1 : node.end_lineno])
@@ -41,7 +42,7 @@ def first_line(node: ast.stmt) -> int:
 
 def marked(source: str) -> str:
     """Put markers around the bodies of a function, or of a class's methods."""
-    node = ast.parse(source).body[0]
+    node = parse(source).body[0]
     lines = source.split("\n")
     if isinstance(node, ast.FunctionDef):
         edits = [body_edit(node)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
@@ -14,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from grader.parsing import parse as parse_source
 from grader.slicing import Cell, Program, slice_program
 
 MAX_BYTES = 8 * 2**20
@@ -131,7 +131,7 @@ def make_cell(label: str, source: str) -> Cell:
     file = f"<cell {label}>"
     cleaned = strip_magics(source)
     try:
-        return Cell(file, cleaned, ast.parse(cleaned))
+        return Cell(file, cleaned, parse_source(cleaned))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None)
         where = f" (line {line})" if line else ""

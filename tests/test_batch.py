@@ -1,6 +1,7 @@
 """Grading a class: order, damage, resuming, workers, cluster, spreadsheets."""
 
 import csv
+import gc
 import json
 import os
 import random
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from helpers import NO_SHIFT, RIGHT, ROOT, STUB, UNIT, hand_in
@@ -17,6 +19,7 @@ from grader.course import load_course, solution_source
 from grader.grade import Options
 from grader.jobs import find_jobs
 from grader.judge import judge
+from grader.parsing import parse
 from grader.pools import ENTRY
 from grader.record import record
 from grader.slicing import Program
@@ -202,3 +205,54 @@ def test_a_server_that_dies_costs_nobody_points():
         seen = worker.observe(program, (), pack)
     assert len(replies) > len(pack.calls()) + 1
     assert judge(pack, seen).passed
+
+
+def test_a_fault_of_the_grader_costs_one_submission_and_is_tried_again(students, tmp_path, monkeypatch):
+    course = load_course(ROOT)
+    jobs = find_jobs(students, course, OPTIONS, "auto", UNIT)
+    usual = batch.grade
+
+    def faulty(course, unit, found, worker, options):
+        if faulty.left:
+            faulty.left -= 1
+            raise SystemError("AST constructor recursion depth mismatch")
+        return usual(course, unit, found, worker, options)
+
+    faulty.left = 1
+    monkeypatch.setattr(batch, "grade", faulty)
+    rows = batch.run(jobs, tmp_path / "out", timing=False)
+    failed = [r for r in rows if r["status"] == "not_gradable"]
+    assert [r["points"] for r in failed] == [0.0]
+    assert "the grader itself failed" in failed[0]["findings"][0]["message"]
+    assert len(rows) == len(jobs)
+    monkeypatch.setattr(batch, "grade", usual)
+    again = batch.run(jobs, tmp_path / "out", timing=False, resume=True)
+    assert "not_gradable" not in {r["status"] for r in again}
+    assert again == batch.run(jobs, tmp_path / "fresh", timing=False)
+
+
+class Cycle:
+    """Garbage whose collection lets another thread run."""
+
+    def __init__(self):
+        self.me = self
+
+    def __del__(self):
+        time.sleep(1e-4)
+
+
+def test_many_threads_may_parse_at_once():
+    text = "\n".join(f"def f{n}(x):\n    return [x + {n} for y in (x, ({n}, [x]))]" for n in range(60))
+
+    def work(_):
+        for _ in range(15):
+            Cycle()
+            parse(text)
+
+    before = gc.get_threshold()
+    gc.set_threshold(20)
+    try:
+        with ThreadPoolExecutor(6) as threads:
+            list(threads.map(work, range(6)))  # ast.parse itself raises SystemError here in Python 3.11.7
+    finally:
+        gc.set_threshold(*before)

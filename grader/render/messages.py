@@ -15,6 +15,7 @@ LANGUAGES = ("en", "zh")
 
 
 SENTENCES = {
+    "internal": N_("the grader itself failed; this one has to be graded by hand ({text})"),
     "unreadable": N_("the submission cannot be read: {text}"),
     "broken_cell": N_("the cell that defines it cannot be read: {text}"),
     "raised_in_load": N_("running the cell raised {error}: {text}"),
