@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from grader.verdict import Verdict
 
 if TYPE_CHECKING:
+    from grader.course import Course
+    from grader.exercise import Exercise
     from grader.profiling import Profile
 
 _TRIES: dict[str, int] = {}
@@ -43,25 +45,35 @@ def verdict_of(
     candidate: Callable[..., Any] | str, *, hidden: bool = False, seed: int | None = None, device: str | None = None
 ) -> Verdict:
     """Judge a live function or class in this process."""
-    from grader.course import load_course
     from grader.device import resolve
     from grader.grade import Options, absent, verdict_on
     from grader.record import SEED
     from grader.slicing import Program
     from grader.subject import InProcess
 
-    course = load_course()
-    name = candidate if isinstance(candidate, str) else getattr(candidate, "__name__", type(candidate).__name__)
-    try:
-        _, exercise = course.find(name)
-    except RuntimeError as error:
-        raise ValueError(f"{error}; rename your function as the exercise asks") from None
-    live = live_object(name) if isinstance(candidate, str) else candidate
+    course, exercise, live = asked_about(candidate)
     if live is None:
         return absent(exercise, Program(exercise.name, ()))
     options = Options(SEED if seed is None else seed, hidden=hidden, device=resolve(device))
     with provided_in(live, course, exercise):
         return verdict_on(course, exercise, live_program(exercise.name, live), InProcess(live), options)
+
+
+def asked_about(candidate: Callable[..., Any] | str) -> tuple[Course, Exercise, Any]:
+    """Return the course, the exercise and the live object that a candidate or its name stands for; None if undefined.
+
+    Raises:
+        ValueError: the course has no exercise of that name.
+    """
+    from grader.course import CourseError, load_course
+
+    course = load_course()
+    name = candidate if isinstance(candidate, str) else getattr(candidate, "__name__", type(candidate).__name__)
+    try:
+        _, exercise = course.find(name)
+    except CourseError as error:
+        raise ValueError(f"{error}; rename your function as the exercise asks") from None
+    return course, exercise, live_object(name) if isinstance(candidate, str) else candidate
 
 
 @contextlib.contextmanager
@@ -142,22 +154,15 @@ def profile(candidate: Callable[..., Any] | str, *, seed: int | None = None, dev
 
 def profile_of(candidate: Callable[..., Any] | str, *, seed: int | None = None, device: str | None = None) -> Profile:
     """Profile a live function or class in this process."""
-    from grader.course import CourseError, load_course
     from grader.device import resolve
     from grader.profiling import profile_program
     from grader.record import SEED
     from grader.slicing import Program
     from grader.subject import InProcess
 
-    course = load_course()
-    name = candidate if isinstance(candidate, str) else getattr(candidate, "__name__", type(candidate).__name__)
-    try:
-        _, exercise = course.find(name)
-    except CourseError as error:
-        raise ValueError(f"{error}; rename your function as the exercise asks") from None
-    live = live_object(name) if isinstance(candidate, str) else candidate
+    course, exercise, live = asked_about(candidate)
     if live is None:
-        raise ValueError(f"{name} is not defined")
+        raise ValueError(f"{exercise.name} is not defined")
     program = Program(exercise.name, ())
     with provided_in(live, course, exercise):
         chosen = SEED if seed is None else seed

@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 from grader import checks
 from grader.budget import cost_findings, growth_findings, speed_finding
 from grader.calls import Observation
-from grader.device import CUDA
-from grader.pack import LAYOUTS, Pack, Planned
+from grader.pack import DERIVED, Pack, Planned
 from grader.reading import Use
-from grader.sequential import UNDECIDED, WITHIN
 from grader.snippet import snippet
 from grader.speed import WRONG, Race
 from grader.verdict import CHECKS, Finding, Item
@@ -43,7 +41,7 @@ def assess(pack: Pack, seen: Sequence[Observation], uses: Sequence[Use] = (), ra
 
     for planned, observation in zip(pack.planned, seen, strict=False):
         category = category_of(planned)
-        name = planned.call.label if planned.variant in (*LAYOUTS, CUDA) else planned.case.name
+        name = planned.call.label if planned.variant in DERIVED else planned.case.name
         if planned.case.raises is not None:
             note(category, name, list(checks.error_findings(planned, observation)))
         else:
@@ -69,7 +67,7 @@ def assess(pack: Pack, seen: Sequence[Observation], uses: Sequence[Use] = (), ra
     if race is not None and race.outcome == WRONG:
         note("numerics", "timed calls", [race.finding] if race.finding is not None else [])
     elif race is not None:  # what is undecided counts as right, so that points do not depend on how busy a machine is
-        note("budget", "time", [speed_finding(race)] if race.outcome not in (WITHIN, UNDECIDED) else [])
+        note("budget", "time", [speed_finding(race)] if race.failed else [])
     elif pack.speed is not None and not solid:
         right["budget", "time"] = False
     findings = [f for f in findings if f.kind != "worker_closed"]  # said once, by what ended the process
@@ -90,7 +88,7 @@ def with_snippet(pack: Pack, finding: Finding) -> Finding:
 
 def category_of(planned: Planned) -> str:
     """Return which share of the points a call counts for."""
-    edge = planned.case.edge or planned.case.raises is not None or planned.variant in (*LAYOUTS, CUDA)
+    edge = planned.case.edge or planned.case.raises is not None or planned.variant in DERIVED
     return "edges" if edge else "numerics"
 
 

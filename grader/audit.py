@@ -21,7 +21,6 @@ from grader.parsing import parse
 from grader.recognise import alike, signature, wrong_answers
 from grader.record import SEED, record, run_all
 from grader.render.messages import sentence
-from grader.sequential import UNDECIDED, WITHIN
 from grader.slicing import Program
 from grader.solution_checks import example_problems, gradcheck_problems
 from grader.source import scan
@@ -151,7 +150,7 @@ def speed_problems(pack: Pack) -> Iterator[str]:
     """Yield right answers that take longer than they may."""
     for right in pack.exercise.rights:
         race = beside_solution(pack, right.candidate)
-        if race is not None and race.outcome not in (WITHIN, UNDECIDED):
+        if race is not None and race.failed:
             yield f"the right answer {right.title!r} is too slow: {race.ratio:.2g} times the solution's time"
 
 

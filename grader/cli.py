@@ -132,7 +132,6 @@ def grade(
     device: DeviceName = None,
 ) -> None:
     """Grade a class: hundreds of untrusted submissions."""
-    begin(isolation)
     from grader.render.terminal import summary
 
     rows = run_class(folder, out, unit, exercise, seed, workers, isolation, resume, scheduler, timing, device)
@@ -145,6 +144,8 @@ def run_class(
     resume: bool, scheduler: str | None, timing: bool, device: str | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Grade a class with a progress display."""
+    if scheduler is None:  # a cluster's workers have sandboxes of their own
+        begin(level)
     from grader import batch
     from grader.course import load_course
     from grader.grade import Options
@@ -178,7 +179,6 @@ def regrade(
     isolation: Level = "auto",
 ) -> None:
     """Grade again (after a mended exercise, say) and show whose points changed."""
-    begin(isolation)
     from grader import batch
 
     before = batch.read_rows(out / batch.RESULTS) if (out / batch.RESULTS).exists() else []

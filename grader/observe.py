@@ -75,7 +75,7 @@ class _Observer:
                 detail=self.call.detail,
                 costs=self.call.costs or self.call.detail,
                 origins=self.call.probe is None,
-                known=self.known_tensors(),
+                known=self.known_tensors() if self.call.watched else (),
             )
             result = self.make_call(subject, meter)
             return self.report(result, meter, before, globals_before)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from grader.calls import Call
 from grader.case import Case, Cost
-from grader.device import CPU
+from grader.device import CPU, CUDA
 from grader.exercise import Exercise
 from grader.reading import Reading
 from grader.tolerance import Error, Rounding
@@ -19,6 +19,8 @@ from grader.wire import leaves
 
 GIVEN, DOUBLE, STRIDED, EXPANDED, TIMED = "given", "double", "strided", "expanded", "timed"
 LAYOUTS = (STRIDED, EXPANDED)
+DERIVED = (*LAYOUTS, CUDA)
+"""Variants that count as cases of their own, at the edge."""
 LONG = 1500
 """A call in which the solution dispatches more operations than this is long: a training run."""
 

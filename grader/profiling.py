@@ -15,6 +15,7 @@ from grader.course import Course, load_course
 from grader.device import CPU
 from grader.exercise import Exercise
 from grader.grade import measure
+from grader.judge import STUB_ERROR
 from grader.observe import observe
 from grader.pack import GIVEN, Expected, Pack, Planned
 from grader.preamble import prepared
@@ -31,7 +32,6 @@ STEPS = (1, 2, 4, 8)
 PATIENCE = 1.0
 """Seconds: a series ends with a call that took longer."""
 RULINGS = (WITHIN, OVER, UNDECIDED)
-STUB_ERROR = "NotImplementedError"
 
 Runs = Callable[[Call], Observation]
 """Makes a call and reports it, whatever happens."""

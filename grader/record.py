@@ -55,8 +55,13 @@ def growing_call(exercise: Exercise, index: int, size: int, seed: int = SEED) ->
 
 def saving(exercise: Exercise, call: Call) -> Call:
     """Return a call that is differentiated and reports what is kept for the backward pass."""
+    return replace(call, saved=True, gradients=gradients_of(exercise, call))
+
+
+def gradients_of(exercise: Exercise, call: Call) -> tuple[str, ...]:
+    """Return what a call is differentiated with respect to, as far as the call has it."""
     known = {*call.inputs, *(("parameters",) if call.state is not None else ())}
-    return replace(call, saved=True, gradients=tuple(name for name in exercise.gradients if name in known))
+    return tuple(name for name in exercise.gradients if name in known)
 
 
 def run_all(candidate: Candidate, pack: Pack) -> list[Observation]:
@@ -98,13 +103,13 @@ class _Recorder:
     def plan(self, case: Case, cost: Cost | None, *, with_layouts: bool) -> Iterator[Planned]:
         given = replace(self.call(case), costs=cost is not None)
         if cost is not None and cost.saved is not None:
-            given = replace(given, saved=True, gradients=self.gradients_of(given))
+            given = saving(self.exercise, given)
         if case.raises is not None:
             yield Planned(given, case, GIVEN, Expected(), None)
             return
         double = to_double(given) if case.double and has_float(given) else None
         if double is not None and case.grad:
-            double = replace(double, gradients=self.gradients_of(given))
+            double = replace(double, gradients=gradients_of(self.exercise, given))
         if double is not None and same_dtypes(given, double):
             expected = self.expect(double, double)
             yield Planned(watched_if_short(double, cost, expected), case, DOUBLE, expected, cost)
@@ -153,10 +158,6 @@ class _Recorder:
             seed=zlib.crc32(f"{self.seed}/{exercise.id}/{case.name}".encode()),
             seconds=exercise.seconds,
         )
-
-    def gradients_of(self, call: Call) -> tuple[str, ...]:
-        known = {*call.inputs, *(("parameters",) if call.state is not None else ())}
-        return tuple(name for name in self.exercise.gradients if name in known)
 
     def state(self, case: Case) -> dict[str, Tensor] | None:
         """Build the solution's state dict for a case, with parameters drawn so that none of them is special."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from grader.calls import Call, Observation
-from grader.sequential import FALSE_PASS, OVER, UNDECIDED, decide, enough, interval
+from grader.sequential import FALSE_PASS, OVER, UNDECIDED, WITHIN, decide, enough, interval
 from grader.verdict import Finding
 
 MOST_PAIRS = 60
@@ -91,6 +91,11 @@ class Race:
     finding: Finding | None = None
     events: float = 0.0
     peaks: tuple[int, int] = (0, 0)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is held against the candidate; what is undecided never is."""
+        return self.outcome not in (WITHIN, UNDECIDED)
 
     @property
     def ratio(self) -> float:

@@ -40,7 +40,7 @@ def settled(pid: int, patience: float = 0.05) -> float | None:
     """
     deadline = time.monotonic() + patience
     with contextlib.suppress(OSError):
-        while HAS_PROC and _state(pid) == "R" and time.monotonic() < deadline:
+        while HAS_PROC and _stat(pid)[0] == b"R" and time.monotonic() < deadline:
             pass
     return cpu_clock(pid)
 
@@ -55,8 +55,9 @@ def cpu_clock(pid: int) -> float | None:
         return None
 
 
-def _state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()[0]
+def _stat(pid: int) -> list[bytes]:
+    """Read what the kernel says of a process, from its state on."""
+    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
 
 
 @contextlib.contextmanager
@@ -81,7 +82,7 @@ def on_one_core(pids: Iterable[int]) -> Iterator[None]:
 
 def _from_proc(pid: int) -> Usage | None:
     try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        fields = _stat(pid)
     except OSError:
         return None
     cpu = (int(fields[11]) + int(fields[12])) / _TICK
