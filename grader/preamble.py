@@ -9,7 +9,7 @@ from functools import lru_cache
 from grader.course import Course, Unit, solution_source
 from grader.exercise import Exercise
 from grader.parsing import parse
-from grader.slicing import Cell
+from grader.slicing import Cell, bound_names
 from grader.submission import Submission, make_cell
 
 SETUP = """\
@@ -41,13 +41,9 @@ def setup_cell(course: Course, unit: Unit) -> Cell:
 
 def setup(course: Course, unit: Unit) -> str:
     """Return the setup cell: the imports of all solutions, and what earlier units provide."""
-    known = {ast.unparse(node) for node in parse(SETUP).body}
-    bound = {
-        alias.asname or alias.name
-        for node in parse(SETUP).body
-        if isinstance(node, (ast.Import, ast.ImportFrom))
-        for alias in node.names
-    }
+    usual = parse(SETUP).body
+    known = {ast.unparse(node) for node in usual}
+    bound = {name for node in usual for name in bound_names(node)}
     extra: dict[str, None] = {}
     for exercise in unit.exercises:
         for node in imports_of(exercise):
