@@ -6,6 +6,7 @@ import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -15,12 +16,12 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from grader.flops import Formula
 from grader.names import expand, matches
 from grader.ops import (
     FUNCTION_SYNCS,
     MATMULS,
     SYNCS,
+    Facts,
     elements,
     existing_bytes,
     has_storage,
@@ -40,6 +41,12 @@ MOST_ROWS = 5_000
 """A breakdown of more rows than this goes on in powers of two."""
 FEW_NUMBERS = 64
 """As many numbers may enter a result through `torch.tensor([...])`; more were computed outside of torch."""
+
+
+@lru_cache(maxsize=256)
+def known_good(patterns: tuple[str, ...]) -> set[str]:  # noqa: ARG001 - the cache's key
+    """Return the set in which names that these patterns do not forbid are remembered."""
+    return set()
 
 
 class TooManyOpsError(RuntimeError):
@@ -76,7 +83,7 @@ class Meter:
 
     def __init__(
         self,
-        forbid: Iterable[str] = (),
+        forbid: tuple[str, ...] = (),
         *,
         autograd: bool = False,
         saved: bool = False,
@@ -86,15 +93,16 @@ class Meter:
         known: Iterable[Tensor] = (),
     ) -> None:
         self.patterns = expand(forbid)
-        self.allowed: set[str] = set()
+        self.allowed = known_good(self.patterns)
         self.costs, self.origins = costs, origins or costs
         self.autograd = autograd
         self.uses: dict[str, Use] = {}
         self.kinds: Counter[str] = Counter()
         self.totals: Counter[str] = Counter()
+        self.ops = 0
         self.detail: Counter[tuple[str, int, int]] | None = Counter() if detail else None
         self.live: dict[int, weakref.ref[Any]] = {}
-        self.born: set[int] = set()
+        self.foreign: set[int] = set()
         self.alive = self.peak = self.maxel = 0
         self.known = {t.untyped_storage()._cdata for t in known if has_storage(t)}
         self._saved: dict[int, int] = {}
@@ -127,22 +135,26 @@ class Meter:
             self.uses[name] = Use(name, *learner_line())
 
     def check_name(self, name: str) -> None:
-        """Note `name` if it is forbidden."""
-        if name in self.allowed:
-            return
+        """Note `name` if it is forbidden, and remember it if it is not."""
         if matches(name, self.patterns) or name in DETOURS:
             self.use(name)
         else:
             self.allowed.add(name)
 
     def made(self, tensor: Tensor, *, lifted: bool = False) -> None:
-        """Count a tensor that an op returned, if its storage is new; a lifted one came from Python numbers or NumPy."""
+        """Note a tensor that an op returned, if its storage is new; a lifted one came from Python numbers or NumPy."""
         storage = tensor.untyped_storage()
         key = storage._cdata
-        if key in self.known or key in self.live:
+        there = self.live.get(key)
+        if key in self.known or (there is not None and there() is storage):
             return
-        if not lifted or tensor.numel() <= FEW_NUMBERS:
-            self.born.add(key)
+        if lifted and tensor.numel() > FEW_NUMBERS:
+            self.foreign.add(key)
+        else:
+            self.foreign.discard(key)
+        if not self.costs:
+            self.live[key] = weakref.ref(storage)
+            return
         size = storage.nbytes()
         self.live[key] = weakref.ref(storage, lambda _: self._died(key, size))
         self.alive += size
@@ -152,7 +164,6 @@ class Meter:
     def _died(self, key: int, size: int) -> None:
         if self.live.pop(key, None) is not None:
             self.alive -= size
-            self.born.discard(key)
 
     def _save(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -164,8 +175,10 @@ class Meter:
         """Whether a tensor's memory was made by nothing that torch's dispatcher saw."""
         if not has_storage(tensor) or tensor.numel() == 0:
             return False
-        key = tensor.untyped_storage()._cdata
-        return key not in self.known and key not in self.born
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        maker = self.live.get(key)
+        return key not in self.known and (maker is None or maker() is not storage or key in self.foreign)
 
     def note(self, name: str, moved: int, flops: int) -> None:
         """Add one operation to the breakdown."""
@@ -179,7 +192,8 @@ class Meter:
     def reading(self) -> Reading:
         """Return what has been measured so far."""
         return Reading(
-            **{name: self.totals[name] for name in ("ops", "matmuls", "moved", "syncs", "flops")},
+            **{name: self.totals[name] for name in ("matmuls", "moved", "syncs", "flops")},
+            ops=self.ops,
             maxel=self.maxel,
             peak=self.peak,
             saved=sum(self._saved.values()),
@@ -201,35 +215,39 @@ class _Dispatch(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        out = func(*args, **(kwargs or {}))
+        out = func(*args, **kwargs) if kwargs else func(*args)
         meter = self.meter
-        name, free, formula = op_facts(func)
-        meter.check_name(name)
+        facts = op_facts(func)
+        name = facts.name
+        if name not in meter.allowed:
+            meter.check_name(name)
         if not meter.autograd and torch._C._current_graph_task_id() != -1:
             meter.use("autograd")
-        if meter.origins and (name == "lift_fresh" or not free):
-            for tensor in tensors_in(out):
+        if facts.free and not facts.lifts:
+            return out
+        if meter.origins:
+            for tensor in (out,) if type(out) is Tensor else tensors_in(out):
                 if has_storage(tensor):
-                    meter.made(tensor, lifted=name == "lift_fresh")
-        if not free:
-            self.count(name, formula, args, out)
+                    meter.made(tensor, lifted=facts.lifts)
+        if not facts.free:
+            meter.ops += 1
+            if meter.ops > ENDLESS:
+                raise TooManyOpsError(f"more than {ENDLESS} operations in one call")
+            if meter.costs:
+                self.count(facts, args, out)
         return out
 
-    def count(self, name: str, formula: Formula | None, args: tuple[Any, ...], out: Any) -> None:
-        totals = self.meter.totals
-        totals["ops"] += 1
-        if totals["ops"] > ENDLESS:
-            raise TooManyOpsError(f"more than {ENDLESS} operations in one call")
-        if not self.meter.costs:
-            return
-        self.meter.kinds[name] += 1
+    def count(self, facts: Facts, args: tuple[Any, ...], out: Any) -> None:
+        meter, name = self.meter, facts.name
+        totals = meter.totals
+        meter.kinds[name] += 1
         totals["matmuls"] += name in MATMULS
         totals["syncs"] += name in SYNCS or is_mask_index(name, args)
         moved = sum(existing_bytes(t) for t in tensors_in((args, out)) if has_storage(t))
-        flops = formula(args, out) if formula else result_elements(out)
+        flops = facts.flops(args, out) if facts.flops else result_elements(out)
         totals["moved"] += moved
         totals["flops"] += flops
-        self.meter.note(name, moved, flops)
+        meter.note(name, moved, flops)
 
 
 class _Functions(TorchFunctionMode):
@@ -241,7 +259,9 @@ class _Functions(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         name = getattr(func, "__name__", "")
-        self.meter.check_name(name)
+        meter = self.meter
+        if name not in meter.allowed:
+            meter.check_name(name)
         if name in FUNCTION_SYNCS:
-            self.meter.totals["syncs"] += 1
-        return func(*args, **(kwargs or {}))
+            meter.totals["syncs"] += 1
+        return func(*args, **kwargs) if kwargs else func(*args)

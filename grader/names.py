@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
@@ -46,7 +45,8 @@ def plain_name(name: str) -> str:
     return name.rpartition("::")[2].lstrip("_").removeprefix("special_").rstrip("_")
 
 
-def expand(words: Iterable[str]) -> tuple[str, ...]:
+@lru_cache(maxsize=1024)
+def expand(words: tuple[str, ...]) -> tuple[str, ...]:
     """Return the patterns that the given forbidden words stand for."""
     return tuple(dict.fromkeys(pattern for word in words for pattern in FAMILIES.get(word, (word,))))
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,15 +18,42 @@ FREE = frozenset(
 MATMULS = frozenset("mm addmm bmm baddbmm mv addmv dot vdot addbmm linear _int_mm".split())
 SYNCS = frozenset("_local_scalar_dense nonzero equal is_nonzero masked_select item unique _unique2".split())
 FUNCTION_SYNCS = frozenset("tolist numpy __array__".split())
+_STRIDED = torch.strided
 
 
-@lru_cache(maxsize=4096)
-def op_facts(func: Any) -> tuple[str, bool, Formula | None]:
-    """Return an op's name, whether it is free (a view or metadata), and the formula of its floating-point work."""
-    schema = func._schema
+class Facts(NamedTuple):
+    """What is known of an operation.
+
+    Args:
+        name: without its namespace and overload.
+        free: it makes a view or reads metadata.
+        lifts: it brings Python numbers into a tensor.
+        flops: the formula of its floating-point work.
+    """
+
+    name: str
+    free: bool
+    lifts: bool
+    flops: Formula | None
+
+
+_FACTS: dict[int, tuple[Any, Facts]] = {}
+"""By identity, since hashing an operation takes longer than all the rest; each is kept alive, so its id stays its own."""
+
+
+def op_facts(func: Any) -> Facts:
+    """Look an operation up."""
+    found = _FACTS.get(id(func))
+    if found is None:
+        found = _FACTS[id(func)] = (func, _facts_of(func._schema))
+    return found[1]
+
+
+def _facts_of(schema: Any) -> Facts:
     name = schema.name.rpartition("::")[2]
     returns_view = any(r.alias_info is not None and not r.alias_info.is_write for r in schema.returns)
-    return name, name in FREE or returns_view or schema.name.startswith("prim::"), formula_of(schema.name)
+    free = name in FREE or returns_view or schema.name.startswith("prim::")
+    return Facts(name, free, name == "lift_fresh", formula_of(schema.name))
 
 
 def tensors_in(value: Any) -> Iterable[Tensor]:
@@ -56,7 +82,7 @@ def result_elements(out: Any) -> int:
 
 def has_storage(tensor: Tensor) -> bool:
     """Whether a tensor is an ordinary one whose memory can be looked at."""
-    return tensor.layout is torch.strided and tensor.device.type != "meta"
+    return tensor.layout is _STRIDED and not tensor.is_meta
 
 
 def is_mask_index(name: str, args: tuple[Any, ...]) -> bool:

@@ -80,7 +80,8 @@ def best_match(pack: Pack, seen: Sequence[Observation], report: Report, wrongs: 
 def share_explained(pack: Pack, wrong: Wrong, seen: Sequence[Observation], own: Sequence[int], floor: float) -> float:
     """Return on which share of the calls that fail for either of the two both do the same; 0 if not above `floor`.
 
-    The wrong answer is run call by call, the cheap ones first, and no further than it has a chance.
+    The wrong answer is run call by call, the cheap ones first, and no further than it has a chance. What it costs or
+    calls does not matter here, and reading that would take longer than running it.
     """
     others = set(range(len(pack.planned))) - set(own)
     explained, either, left = 0, len(own), len(own)
@@ -88,7 +89,7 @@ def share_explained(pack: Pack, wrong: Wrong, seen: Sequence[Observation], own: 
         for n in sorted(part, key=lambda n: pack.planned[n].expected.reading.ops):
             failing = fails(pack, wrong, n)
             if part is own:
-                explained += failing and alike(answer(pack, wrong, n), seen[n])
+                explained += failing and alike(answer(pack, wrong, n, watched=False), seen[n])
                 left -= 1
             else:
                 either += failing
@@ -116,21 +117,22 @@ def signature(report: Report) -> frozenset[tuple[str, str]]:
 
 
 @lru_cache(maxsize=65_536)
-def _answer(pack: Pack, wrong: Wrong, number: int) -> Observation:
-    return observe(wrong.candidate, pack.calls()[number])
+def _answer(pack: Pack, wrong: Wrong, number: int, watched: bool) -> Observation:
+    call = pack.calls()[number]
+    return observe(wrong.candidate, call if watched else replace(call, watched=False))
 
 
-def answer(pack: Pack, wrong: Wrong, number: int) -> Observation:
-    """Make one call of a pack with a declared wrong answer, once."""
+def answer(pack: Pack, wrong: Wrong, number: int, *, watched: bool = True) -> Observation:
+    """Make one call of a pack with a declared wrong answer, once; only a watched one says what it costs and calls."""
     with _RUNNING:
-        return _answer(pack, wrong, number)
+        return _answer(pack, wrong, number, watched)
 
 
 @lru_cache(maxsize=65_536)
 def fails(pack: Pack, wrong: Wrong, number: int) -> bool:
     """Whether a wrong answer behaves wrongly on one of a pack's cases."""
     alone = replace(pack, planned=(pack.planned[number],), growths=(), speed=None)
-    return bool(failing_calls(alone, assess(alone, [answer(pack, wrong, number)])))
+    return bool(failing_calls(alone, assess(alone, [answer(pack, wrong, number, watched=False)])))
 
 
 @lru_cache(maxsize=4096)

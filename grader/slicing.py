@@ -97,9 +97,9 @@ def is_import(node: ast.stmt) -> bool:
 def slice_program(cells: tuple[Cell, ...], name: str, provided: frozenset[str]) -> Program:
     """Collect the top-level statements that define `name` and, transitively, what it uses."""
     statements = [(index, node) for index, cell in enumerate(cells) if cell.tree for node in cell.tree.body]
-    bindings = [(index, node, bound_names(node)) for index, node in statements]
-    imported = {n for _, node, names in bindings if is_import(node) for n in names}
-    if not any(name in names for *_, names in bindings):
+    bindings = [(index, node, bound_names(node), patched_name(node)) for index, node in statements]
+    imported = {n for _, node, names, _ in bindings if is_import(node) for n in names}
+    if not any(name in names for _, _, names, _ in bindings):
         return Program(name, (), broken_definition(cells, name))
     needed, todo = set(), [name]
     chosen: set[int] = set()
@@ -108,8 +108,8 @@ def slice_program(cells: tuple[Cell, ...], name: str, provided: frozenset[str]) 
         if wanted in needed or (wanted in provided and wanted != name):
             continue
         needed.add(wanted)
-        for position, (_, node, names) in enumerate(bindings):
-            adds = patched_name(node) == wanted and wanted not in imported
+        for position, (_, node, names, patched) in enumerate(bindings):
+            adds = patched == wanted and wanted not in imported
             if position not in chosen and (wanted in names or adds) and not is_course_import(node):
                 chosen.add(position)
                 todo += used_names(node)

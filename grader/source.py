@@ -99,15 +99,16 @@ def scan(program: Program, forbid: tuple[str, ...]) -> list[Use]:
 
 def scan_part(tree: ast.Module, patterns: tuple[str, ...]) -> Iterator[tuple[str, int]]:
     """Yield (name, line) of forbidden things in one part."""
-    used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    nodes = list(ast.walk(tree))
+    used = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
     aliases: dict[str, str] = {}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             for local, full in imported(node):
                 aliases[local] = full
                 if local in used:
                     yield from bad_import(full, patterns, node.lineno)
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             yield from bad_call(node)
         elif isinstance(node, ast.Attribute):

@@ -125,7 +125,7 @@ def cases(draw):
         X = offset + scale * draw.normal(n, width)
         y = draw.integers(0, classes, n) if y is None else torch.tensor(y)
         return Case(name, X, y, classes, lr=lr, num_epochs=epochs, batch_size=batch, generator=draw.generator(),
-                    double=False, **more)  # fmt: skip
+                    double=False, layouts=epochs == 1, **more)  # fmt: skip
 
     yield case("40 samples in batches of 16", 40, 5, 3, 0.3, 3, 16)
     yield case("batches that fit", 12, 3, 4, 0.5, 2, 4)
