@@ -21,7 +21,7 @@ from grader.device import device
 from grader.meter import Meter
 from grader.ops import has_storage
 from grader.plain import describe, detached, digest, plain
-from grader.snapshot import STATE, Snapshot, changed_globals, global_state, kept_globals
+from grader.snapshot import STATE, Snapshot, changed_globals, global_state, kept_globals, reachable_tensors
 from grader.wire import fresh, leaves
 
 
@@ -230,28 +230,3 @@ def load_probe(source: str) -> Callable[..., Any]:
     exec(compile(source, "<probe>", "exec"), scope)  # noqa: S102 - sources of the course's own probes
     made = [v for k, v in scope.items() if k not in known and inspect.isfunction(v)]
     return made[0]
-
-
-def reachable_tensors(candidate: Callable[..., Any]) -> list[Tensor]:
-    """Return tensors that exist before the call and that the candidate can reach through globals and closures."""
-    scopes: list[Any] = [getattr(candidate, "__globals__", {}).values(), getattr(candidate, "__defaults__", None) or ()]
-    for cell in getattr(candidate, "__closure__", None) or ():
-        with contextlib.suppress(ValueError):  # an empty cell
-            scopes.append([cell.cell_contents])
-    if inspect.isclass(candidate):
-        forward = inspect.getattr_static(candidate, "forward", None)
-        scopes += [vars(candidate).values(), getattr(forward, "__globals__", {}).values()]
-    return [t for scope in scopes for item in scope for t in shallow_tensors(item)]
-
-
-def shallow_tensors(value: Any) -> list[Tensor]:
-    """Return a tensor, or the tensors in a list, tuple, dict or module."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, nn.Module):
-        return [*value.parameters(), *value.buffers()]
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        return [item for item in value[:1000] if isinstance(item, Tensor)]
-    return []

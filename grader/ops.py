@@ -38,7 +38,7 @@ class Facts(NamedTuple):
 
 
 _FACTS: dict[int, tuple[Any, Facts]] = {}
-"""By identity: hashing an operation takes longer than all the rest. Each is kept alive, so that its id stays its own."""
+"""By identity, since hashing takes longer than all the rest. What is in here lives on: an id stays its own."""
 
 
 def op_facts(func: Any) -> Facts:

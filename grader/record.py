@@ -21,19 +21,18 @@ from grader.draw import Draw
 from grader.exercise import Candidate, Exercise, Speed
 from grader.observe import observe
 from grader.pack import DOUBLE, GIVEN, LAYOUTS, LONG, Expected, Pack, Planned, PlannedGrowth, PlannedSpeed
-from grader.tolerance import EXACT, Error, Rounding, difference, worst
+from grader.rounding import rounding
 from grader.variants import (
     drawn_like,
     has_float,
     has_half,
     has_layouts,
-    input_leaves,
     nudge,
     relayout,
     same_dtypes,
     to_double,
 )
-from grader.wire import fresh, leaves
+from grader.wire import fresh
 
 SEED = 20_240_229
 NUDGES = 3
@@ -249,37 +248,3 @@ def watched_if_short(call: Call, cost: Cost | None, expected: Expected) -> Call:
     """Return the call as it is made by others: a long run through a probe is not watched, unless its cost matters."""
     short = call.probe is None or cost is not None or expected.reading.ops <= LONG
     return call if short else replace(call, watched=False)
-
-
-def rounding(truth: Observation, like: Observation, nudged: list[Observation], given: Call) -> dict[str, Rounding]:
-    """Measure, per output, the solution's own error and how the truth reacts to rounded inputs."""
-    terms = max([leaf.numel() for leaf in input_leaves(given) if isinstance(leaf, Tensor)], default=1)
-    moved = [dict(value_leaves(seen)) for seen in nudged]
-    own = dict(value_leaves(like))
-    found = {}
-    for path, wanted in value_leaves(truth):
-        sensitivity, reference = EXACT, EXACT
-        for seen in moved:
-            sensitivity = worst(sensitivity, gap(seen.get(path), wanted))
-        reference = gap(own.get(path), wanted)
-        found[path] = Rounding(reference, sensitivity, terms)
-    return found
-
-
-def value_leaves(seen: Observation) -> Iterator[tuple[str, Tensor]]:
-    """Walk results and values afterwards as tensors, numbers included."""
-    trees = [("result", seen.outputs), *seen.after.items()]
-    for name, tree in trees:
-        for path, leaf in leaves(tree, name):
-            if isinstance(leaf, Tensor) and leaf.is_floating_point():
-                yield path, leaf
-            elif type(leaf) is float:
-                yield path, torch.tensor(leaf, dtype=torch.float64)
-
-
-def gap(got: Tensor | None, wanted: Tensor) -> Error:
-    """Measure a difference; tensors that cannot be compared differ by nothing (the audit reports them)."""
-    if got is None or got.shape != wanted.shape:
-        return EXACT
-    found = difference(got, wanted)
-    return found if found.max == found.max and found.max != float("inf") else EXACT

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -98,6 +99,31 @@ def module_flags(module: nn.Module | None) -> list[tuple[bool, int]]:
         (m.training, len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks))
         for m in module.modules()
     ]
+
+
+def reachable_tensors(candidate: Callable[..., Any]) -> list[Tensor]:
+    """Return tensors that exist before the call and that the candidate can reach through globals and closures."""
+    scopes: list[Any] = [getattr(candidate, "__globals__", {}).values(), getattr(candidate, "__defaults__", None) or ()]
+    for cell in getattr(candidate, "__closure__", None) or ():
+        with contextlib.suppress(ValueError):  # an empty cell
+            scopes.append([cell.cell_contents])
+    if inspect.isclass(candidate):
+        forward = inspect.getattr_static(candidate, "forward", None)
+        scopes += [vars(candidate).values(), getattr(forward, "__globals__", {}).values()]
+    return [t for scope in scopes for item in scope for t in shallow_tensors(item)]
+
+
+def shallow_tensors(value: Any) -> list[Tensor]:
+    """Return a tensor, or the tensors in a list, tuple, dict or module."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, nn.Module):
+        return [*value.parameters(), *value.buffers()]
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return [item for item in value[:1000] if isinstance(item, Tensor)]
+    return []
 
 
 def global_state() -> dict[str, Any]:

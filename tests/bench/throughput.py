@@ -1,7 +1,8 @@
 """How long grading a class takes: nbgrader as it comes, nbgrader with our preprocessors, and `grader grade`.
 
 Everything is measured in one run on the same submissions, with the time of all processes started. Wall time says
-little on a machine that does other work; CPU time says how many submissions a core grades.
+little on a machine that does other work; CPU time says how many submissions a core grades. Each way is measured twice,
+on one submission and on more, which tells starting up (imports, running the reference) from what each submission adds.
 """
 
 import argparse
@@ -33,7 +34,7 @@ def {name}(*arguments, **options):
     result = _right_{name}(*arguments, **options)
     return tuple(1.01 * part for part in result) if isinstance(result, tuple) else 1.01 * result
 """
-GRADE = ("-c", "from grader.cli import main; main()", "grade", "submitted")
+GRADE = ("-c", "from grader.cli import main; main()", "grade")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,24 @@ class Time:
 
     wall: float
     cpu: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """CPU seconds that a way to grade takes to start up, and for each submission."""
+
+    start: float
+    each: float
+
+    @staticmethod
+    def of(one: Time, many: Time, count: int) -> "Cost":
+        """Fit one submission and `count` of them."""
+        each = max(many.cpu - one.cpu, 0.0) / (count - 1)
+        return Cost(max(one.cpu - each, 0.0), each)
+
+    def all(self, count: int) -> float:
+        """Return the CPU seconds for so many submissions."""
+        return self.start + count * self.each
 
 
 @dataclass
@@ -67,9 +86,8 @@ def main() -> None:
         root = Path(folder)
         unit = make(root, options.submissions)
         print(f"{options.submissions} submissions of {unit}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-        print(
-            f"stock nbgrader is measured on {options.stock} of them and scaled: its time grows with each submission\n"
-        )
+        print(f"stock nbgrader: measured on 1 and {options.stock}; per core: how many are graded in its time for one")
+        print()
         measure_all(root, options)
         print()
         split_all(root, options)
@@ -84,8 +102,9 @@ def parsed() -> argparse.Namespace:
     options = parser.parse_args()
     options.levels, options.workers = LEVELS, (1, 2)
     if options.quick:
-        options.submissions, options.stock, options.levels, options.workers = 4, 1, ("linux",), (1,)
-    options.stock = min(options.stock, options.submissions, 10)
+        options.submissions, options.stock, options.levels, options.workers = 4, 2, ("linux",), (1,)
+    options.submissions = max(options.submissions, 2)
+    options.stock = max(2, min(options.stock, options.submissions, 10))
     return options
 
 
@@ -127,18 +146,37 @@ def submission(root: Path, answers: list[Any], number: int) -> Any:
 
 def measure_all(root: Path, options: argparse.Namespace) -> None:
     """Print a row for each way to grade."""
-    print(f"{'':34}{'n':>4}{'wall s':>9}{'CPU s':>9}{'wall/n':>9}{'CPU/n':>9}{'per core':>10}")
-    (root / "nbgrader_config.py").write_text(STOCK, encoding="utf-8")
-    words = ("-m", "nbgrader", "autograde", UNIT)
-    stock = measured(root, *words, f"--student={few(options.stock)}")
-    base = stock.cpu / options.stock
-    row("nbgrader autograde, stock", stock, options.stock, base)
-    fresh_gradebook(root)
-    row("nbgrader autograde, ours", measured(root, *words), options.submissions, base)
+    count = options.submissions
+    titles = ("n", "wall s", "CPU s", "start", "each", f"per core, {count}", "further")
+    print(f"{'':34}{titles[0]:>4}" + "".join(f"{title:>9}" for title in titles[1:5]) + f"{titles[5]:>14}{titles[6]:>9}")
+    nbgrader_words = ("-m", "nbgrader", "autograde", UNIT)
+
+    def stock(students: int) -> Time:
+        fresh_gradebook(root, STOCK)
+        return measured(root, *nbgrader_words, f"--student={few(students)}")
+
+    one, many = stock(1), stock(options.stock)
+    base = Cost.of(one, many, options.stock)
+    row("nbgrader autograde, stock", many, options.stock, base, base, count)
+
+    def ours(*chosen: str) -> Time:
+        fresh_gradebook(root, OURS)
+        return measured(root, *nbgrader_words, *chosen)
+
+    both("nbgrader autograde, ours", ours(f"--student={few(1)}"), ours(), base, count)
+    first = Path("first") / "student000"
+    shutil.copytree(root / "submitted" / "student000", root / first)
     for level in options.levels:
         for workers in options.workers:
-            more = ("--out", f"out-{level}-{workers}", "--isolation", level, "--workers", str(workers))
-            row(f"grader grade, {level}, {workers} workers", measured(root, *GRADE, *more), options.submissions, base)
+            more = ("--isolation", level, "--workers", str(workers), "--out", f"out-{level}-{workers}")
+            alone = measured(root, *GRADE, str(first.parent), *more)
+            name = f"grader grade, {level}, {workers} workers"
+            both(name, alone, measured(root, *GRADE, "submitted", *more), base, count)
+
+
+def both(name: str, one: Time, many: Time, base: Cost, count: int) -> None:
+    """Print the row of a way that was measured on one submission and on all."""
+    row(name, many, count, Cost.of(one, many, count), base, count)
 
 
 def few(count: int) -> str:
@@ -146,11 +184,11 @@ def few(count: int) -> str:
     return f"student00[0-{count - 1}]"
 
 
-def fresh_gradebook(root: Path) -> None:
-    """Begin again, with our configuration."""
-    shutil.rmtree(root / "autograded")
-    (root / "gradebook.db").unlink()
-    (root / "nbgrader_config.py").write_text(OURS, encoding="utf-8")
+def fresh_gradebook(root: Path, configuration: str) -> None:
+    """Begin again, with a configuration."""
+    shutil.rmtree(root / "autograded", ignore_errors=True)
+    (root / "gradebook.db").unlink(missing_ok=True)
+    (root / "nbgrader_config.py").write_text(configuration, encoding="utf-8")
     nbgrader(root, "generate_assignment", UNIT, "--create", "--force")
 
 
@@ -174,10 +212,11 @@ def children_cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def row(name: str, taken: Time, count: int, base: float) -> None:
-    """Print a row; `per core` is how many submissions a core grades in the time stock nbgrader needs for one."""
-    each = f"{taken.wall / count:9.2f}{taken.cpu / count:9.2f}"
-    print(f"{name:34}{count:4}{taken.wall:9.1f}{taken.cpu:9.1f}{each}{base * count / taken.cpu:9.1f}x", flush=True)
+def row(name: str, taken: Time, n: int, cost: Cost, base: Cost, count: int) -> None:
+    """Print a row; the last two columns are what stock nbgrader takes in its place, for a class and per submission."""
+    times = f"{taken.wall:9.1f}{taken.cpu:9.1f}{cost.start:9.1f}{cost.each:9.2f}"
+    further = base.each / max(cost.each, 1e-3)
+    print(f"{name:34}{n:4}{times}{base.all(count) / cost.all(count):13.1f}x{further:8.1f}x", flush=True)
 
 
 def split_all(root: Path, options: argparse.Namespace) -> None:
