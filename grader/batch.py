@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from grader.course import CourseError, load_course
+from grader.exercise import Exercise
 from grader.grade import Options, grade, ungraded, unreadable, wanted
 from grader.jobs import Job, key_of, submitted_bytes
 from grader.pools import open_pool
@@ -23,7 +24,7 @@ from grader.render.results import Row, grades_csv, json_line, row
 from grader.sandbox import Unavailable, WorkerError
 from grader.subject import Worker
 from grader.submission import SubmissionError, parse
-from grader.verdict import NOT_GRADABLE
+from grader.verdict import NOT_GRADABLE, Verdict
 
 JOURNAL = "journal.jsonl"
 RESULTS = "results.jsonl"
@@ -73,8 +74,16 @@ def grade_job(job: Job) -> Graded:
         except (Unavailable, WorkerError, CourseError):
             raise
         except Exception as error:  # a fault of ours must not cost the others their grades
-            verdicts = [replace(v, isolation=pool.isolation) for v in ungraded(unit, error, job.options)]
-    return tuple(row(v, job.student, job.unit, digest) for v in verdicts)
+            verdicts = [replace(ungraded(e, error), isolation=pool.isolation) for e in wanted(unit, job.options)]
+    return tuple(told(v, job, e, digest) for v, e in zip(verdicts, wanted(unit, job.options), strict=True))
+
+
+def told(verdict: Verdict, job: Job, exercise: Exercise, digest: str | None) -> Row:
+    """Put a verdict into words; one that cannot be is for a person to look at."""
+    try:
+        return row(verdict, job.student, job.unit, digest)
+    except Exception as error:
+        return row(replace(ungraded(exercise, error), isolation=verdict.isolation), job.student, job.unit, digest)
 
 
 def read_journal(path: Path) -> dict[str, Graded]:

@@ -9,6 +9,27 @@ from torch import Tensor
 
 from grader.reading import Reading, Use, told
 
+MOST_TEXT = 600
+MOST_ITEMS = 1000
+CHANGES = frozenset("replaced values requires_grad grad size flags global".split())
+"""Kinds of change that are looked for."""
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+
+
+def printable(text: str) -> str:
+    """Return a text as it may be shown and stored: escape codes for a terminal and lone surrogates are spelled out."""
+    return text.translate(_CONTROL).encode("utf-8", "backslashreplace").decode()
+
+
+def text_of(value: Any) -> str:
+    """Return a text that an untrusted process sent: printable, and not without end."""
+    return printable(str(value)[:MOST_TEXT])
+
+
+def texts_of(values: Any) -> tuple[str, ...]:
+    """Return texts that an untrusted process sent, not without end."""
+    return tuple(text_of(value) for value in values[:MOST_ITEMS])
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -94,8 +115,8 @@ class Raised:
     def from_data(cls, data: dict[str, Any]) -> Self:
         """Rebuild an exception from plain data; raises TypeError or ValueError for malformed data."""
         made = cls(**data)
-        trace = tuple((str(cell), int(line), str(function)) for cell, line, function in made.trace)
-        return cls(tuple(map(str, made.types)), str(made.text), str(made.stage), trace)
+        trace = tuple((text_of(cell), int(line), text_of(function)) for cell, line, function in made.trace[:MOST_ITEMS])
+        return cls(texts_of(made.types), text_of(made.text), text_of(made.stage), trace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +173,24 @@ class Observation:
             made,
             crash=None,  # who can say so has not crashed
             raised=None if made.raised is None else Raised.from_data(data["raised"]),
-            uses=tuple(Use(str(name), str(cell), int(line)) for name, cell, line in data.get("uses", ())),
+            uses=tuple(
+                Use(text_of(name), text_of(cell), int(line)) for name, cell, line in data.get("uses", ())[:MOST_ITEMS]
+            ),
             reading=Reading.from_dict(data["reading"]),
-            changed=tuple((str(kind), str(name)) for kind, name in made.changed),
-            aliases=tuple((str(path), str(source)) for path, source in made.aliases),
-            graphs=tuple(map(str, made.graphs)),
-            orphans=tuple(map(str, made.orphans)),
-            elsewhere=tuple(map(str, made.elsewhere)),
-            generators=tuple(map(str, made.generators)),
+            changed=tuple((known_change(kind), text_of(name)) for kind, name in made.changed[:MOST_ITEMS]),
+            aliases=tuple((text_of(path), text_of(source)) for path, source in made.aliases[:MOST_ITEMS]),
+            graphs=texts_of(made.graphs),
+            orphans=texts_of(made.orphans),
+            elsewhere=texts_of(made.elsewhere),
+            generators=texts_of(made.generators),
         )
+
+
+def known_change(kind: Any) -> str:
+    """Return a kind of change; raises ValueError for any other."""
+    if kind not in CHANGES:
+        raise ValueError(f"{kind!r} is no kind of change")
+    return str(kind)
 
 
 def crashed(kind: str, text: str) -> Observation:

@@ -29,7 +29,8 @@ def compare(planned: Planned, path: str, got: Any, wanted: Any, like: Any) -> It
         if not isinstance(got, dict):
             yield finding(planned, "type", "type", path=path, got=type_name(got), wanted=type_name(like))
         elif list(map(repr, got)) != list(map(repr, like)) and set(got) != set(like):
-            yield finding(planned, "structure", "keys", path=path, got=list(got), wanted=list(like))
+            keys = shorten(str(list(got)), 400)
+            yield finding(planned, "structure", "keys", path=path, got=keys, wanted=str(list(like)))
         else:
             for key in like:
                 yield from compare(planned, f"{path}[{key!r}]", got[key], wanted[key], like[key])
@@ -58,7 +59,7 @@ def compare_tensor(planned: Planned, path: str, got: Tensor, wanted: Tensor, lik
     """Yield a wrong shape, a wrong dtype or wrong values."""
     if got.shape != like.shape:
         kind = "rank" if got.ndim != like.ndim else "shape"
-        yield finding(planned, "shape", kind, path=path, got=tuple(got.shape), wanted=tuple(like.shape))
+        yield finding(planned, "shape", kind, path=path, got=shape_of(got), wanted=shape_of(like))
     elif got.dtype != like.dtype:
         yield finding(planned, "dtype", "dtype", path=path, got=dtype_name(got), wanted=dtype_name(like))
     else:
@@ -151,6 +152,14 @@ def type_name(value: Any) -> str:
 def dtype_name(tensor: Tensor) -> str:
     """Name a dtype without `torch.`."""
     return str(tensor.dtype).removeprefix("torch.")
+
+
+MOST_AXES = 20
+
+
+def shape_of(tensor: Tensor) -> tuple[int, ...] | str:
+    """Return a shape as it is shown."""
+    return tuple(tensor.shape) if tensor.ndim <= MOST_AXES else f"{tensor.ndim} axes"
 
 
 def shorten(text: str, limit: int = 80) -> str:

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from grader.calls import Call, Observation
 from grader.checks import value_findings
-from grader.course import Course, Unit, solution_source
+from grader.course import Course, CourseError, Unit, solution_source
 from grader.device import CPU, resolve
 from grader.exercise import Exercise
 from grader.judge import judge
@@ -19,7 +19,7 @@ from grader.pack import Pack, PlannedSpeed
 from grader.preamble import prepared
 from grader.reading import Use
 from grader.record import SEED, record
-from grader.sandbox import WorkerError
+from grader.sandbox import Unavailable, WorkerError
 from grader.sequential import UNDECIDED
 from grader.slicing import Program
 from grader.source import scan
@@ -70,7 +70,17 @@ def grade(
 ) -> list[Verdict]:
     """Grade a submission's exercises, in teaching order."""
     whole = prepared(course, unit, found)
-    return [grade_exercise(course, exercise, whole, subject, options) for exercise in wanted(unit, options)]
+    return [graded(course, exercise, whole, subject, options) for exercise in wanted(unit, options)]
+
+
+def graded(course: Course, exercise: Exercise, found: Submission, subject: Subject, options: Options) -> Verdict:
+    """Grade one exercise of a class; where the grader itself fails, a person must look at this one."""
+    try:
+        return grade_exercise(course, exercise, found, subject, options)
+    except (CourseError, Unavailable, WorkerError):
+        raise
+    except Exception as error:
+        return replace(ungraded(exercise, error), isolation=subject.isolation)
 
 
 def grade_exercise(
@@ -147,10 +157,10 @@ def absent(exercise: Exercise, program: Program) -> Verdict:
     return replace(base, status=ERROR, findings=(finding,))
 
 
-def ungraded(unit: Unit, error: Exception, options: Options) -> list[Verdict]:
-    """Return the verdicts of a submission on which the grader itself failed: for a person to look at."""
-    finding = Finding("runs", "internal", facts={"text": f"{type(error).__name__}: {error}"})
-    return [Verdict(e.id, e.name, NOT_GRADABLE, 0.0, e.points, (finding,)) for e in wanted(unit, options)]
+def ungraded(exercise: Exercise, error: Exception) -> Verdict:
+    """Return the verdict on an exercise on which the grader itself failed: for a person to look at."""
+    finding = Finding("runs", "internal", facts={"text": f"{type(error).__name__}: {error}"[:200]})
+    return Verdict(exercise.id, exercise.name, NOT_GRADABLE, 0.0, exercise.points, (finding,))
 
 
 def unreadable(unit: Unit, error: SubmissionError, options: Options = Options()) -> list[Verdict]:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import grader
+from grader.calls import printable
 from grader.course import Course, load_course
 from grader.grade import Options
 from grader.submission import SubmissionError, read_regular
@@ -42,7 +43,9 @@ def find_jobs(folder: Path, course: Course, options: Options, level: str, unit: 
     for student in students:
         for name in units:
             path, problem = submitted_file(student / name, name)
-            jobs.append(Job(student.name, name, str(path), options, level, problem, str(course.root)))
+            jobs.append(
+                Job(printable(student.name), name, str(path), options, level, printable(problem), str(course.root))
+            )
     return jobs
 
 
@@ -88,4 +91,4 @@ def key_of(job: Job) -> str:
         content = str(error)
     course = load_course(Path(job.root))
     facts = [job.student, job.unit, content, job.level, repr(job.options), course_digest(job.root, course.package)]
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+    return hashlib.sha256("\n".join(facts).encode("utf-8", "surrogateescape")).hexdigest()

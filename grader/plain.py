@@ -16,11 +16,14 @@ from grader.ops import has_storage
 from grader.wire import MAX_DEPTH, Opaque
 
 MAX_ITEMS = 10_000
+MAX_BITS = 1024
 
 
 def plain(value: Any, depth: int = 0) -> Any:
     """Turn a candidate's result into plain data; what is none becomes `Opaque`."""
     kind = type(value)
+    if kind is int and value.bit_length() > MAX_BITS:
+        return Opaque("an int of hundreds of digits")
     if value is None or kind in (bool, int, float, str):
         return value
     if depth > MAX_DEPTH:

@@ -63,7 +63,7 @@ def used_names(node: ast.stmt) -> set[str]:
     module = ast.Module([node], [])
     try:
         table = symtable.symtable(ast.unparse(module), "<cell>", "exec")
-    except (SyntaxError, RecursionError):
+    except (SyntaxError, RecursionError, ValueError):
         return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
     found = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_referenced()}
     inner = list(table.get_children())
@@ -74,19 +74,40 @@ def used_names(node: ast.stmt) -> set[str]:
     return found
 
 
-def patched_name(node: ast.stmt) -> str | None:
-    """Return X for `X.attribute = ...` and for a function decorated with `@something(X)`: both add to X."""
-    if isinstance(node, ast.Assign) and len(node.targets) == 1:
-        target: ast.expr = node.targets[0]
-        if isinstance(target, ast.Attribute):
-            while isinstance(target, ast.Attribute):
-                target = target.value
-            return target.id if isinstance(target, ast.Name) else None
-    if isinstance(node, ast.FunctionDef):
-        for decorator in node.decorator_list:
-            if isinstance(decorator, ast.Call) and decorator.args and isinstance(decorator.args[0], ast.Name):
-                return decorator.args[0].id
-    return None
+@lru_cache(maxsize=10_000)
+def changed_names(node: ast.stmt) -> frozenset[str]:
+    """Return names whose value a top-level statement changes without binding them.
+
+    `X.attribute = ...`, `X[key] = ...` and `X.method(...)` do, also inside a loop, `if`, `with` or `try`, and so
+    does a function decorated with `@something(X)`.
+    """
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        calls = [d for d in node.decorator_list if isinstance(d, ast.Call) and d.args]
+        return frozenset(d.args[0].id for d in calls if isinstance(d.args[0], ast.Name))
+    if isinstance(node, (ast.ClassDef, ast.Import, ast.ImportFrom)):
+        return frozenset()
+    if isinstance(node, (ast.For, ast.If, ast.With, ast.Try, ast.While)):
+        parts = [part for part in ast.iter_child_nodes(node) if isinstance(part, ast.stmt)]
+        return frozenset(name for part in parts for name in changed_names(part))
+    targets: list[ast.expr] = []
+    if isinstance(node, ast.Assign):
+        targets = node.targets
+    elif isinstance(node, (ast.AugAssign, ast.AnnAssign)):
+        targets = [node.target]
+    elif isinstance(node, ast.Delete):
+        targets = node.targets
+    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        targets = [node.value.func]
+    return frozenset(base.id for target in targets if (base := base_of(target)) is not None)
+
+
+def base_of(target: ast.expr) -> ast.Name | None:
+    """Return X of `X.a[b].c`; nothing for X itself and for any other expression."""
+    if isinstance(target, ast.Name):
+        return None
+    while isinstance(target, (ast.Attribute, ast.Subscript)):
+        target = target.value
+    return target if isinstance(target, ast.Name) else None
 
 
 def is_import(node: ast.stmt) -> bool:
@@ -97,10 +118,14 @@ def is_import(node: ast.stmt) -> bool:
 def slice_program(cells: tuple[Cell, ...], name: str, provided: frozenset[str]) -> Program:
     """Collect the top-level statements that define `name` and, transitively, what it uses."""
     statements = [(index, node) for index, cell in enumerate(cells) if cell.tree for node in cell.tree.body]
-    bindings = [(index, node, bound_names(node), patched_name(node)) for index, node in statements]
+    bindings = [(index, node, bound_names(node), changed_names(node)) for index, node in statements]
     imported = {n for _, node, names, _ in bindings if is_import(node) for n in names}
     if not any(name in names for _, _, names, _ in bindings):
         return Program(name, (), broken_definition(cells, name))
+    makers: dict[str, list[int]] = {}
+    for position, (_, node, names, changed) in enumerate(bindings):
+        for made in () if is_course_import(node) else names | (changed - imported):
+            makers.setdefault(made, []).append(position)
     needed, todo = set(), [name]
     chosen: set[int] = set()
     while todo:
@@ -108,11 +133,10 @@ def slice_program(cells: tuple[Cell, ...], name: str, provided: frozenset[str]) 
         if wanted in needed or (wanted in provided and wanted != name):
             continue
         needed.add(wanted)
-        for position, (_, node, names, patched) in enumerate(bindings):
-            adds = patched == wanted and wanted not in imported
-            if position not in chosen and (wanted in names or adds) and not is_course_import(node):
+        for position in makers.get(wanted, ()):
+            if position not in chosen:
                 chosen.add(position)
-                todo += used_names(node)
+                todo += used_names(bindings[position][1])
     kept = [(bindings[p][0], bindings[p][1]) for p in sorted(chosen)]
     futures = [(i, n) for i, n in statements if isinstance(n, ast.ImportFrom) and n.module == "__future__"]
     return Program(name, tuple(render_parts(cells, futures + kept)))
@@ -128,7 +152,7 @@ def is_course_import(node: ast.stmt) -> bool:
 def broken_definition(cells: tuple[Cell, ...], name: str) -> str | None:
     """Say which unreadable cell seems to define `name`."""
     for cell in cells:
-        if cell.error and re.search(rf"^\s*(def|class)\s+{re.escape(name)}\b", cell.source, re.MULTILINE):
+        if cell.error and re.search(rf"^[ \t]*(def|class)[ \t]+{re.escape(name)}\b", cell.source, re.MULTILINE):
             return f"{cell.label[1:-1]}: {cell.error}"
     return None
 
@@ -136,12 +160,23 @@ def broken_definition(cells: tuple[Cell, ...], name: str) -> str | None:
 def render_parts(cells: tuple[Cell, ...], kept: list[tuple[int, ast.stmt]]) -> Iterable[tuple[str, str]]:
     """Yield (file name, source) per cell, with every other line blank so that line numbers stay true."""
     for index in dict.fromkeys(i for i, _ in kept):
-        lines = cells[index].source.split("\n")
-        keep = [False] * (len(lines) + 1)
-        for i, node in kept:
-            if i == index:
-                decorators = getattr(node, "decorator_list", [])
-                first = min([node.lineno, *(d.lineno for d in decorators)])
-                for line in range(first, (node.end_lineno or node.lineno) + 1):
-                    keep[line] = True
-        yield cells[index].label, "\n".join(text if keep[n] else "" for n, text in enumerate(lines, 1))
+        cell = cells[index]
+        keep = kept_lines([node for i, node in kept if i == index], cell.tree.body if cell.tree else [])
+        lines = cell.source.split("\n")
+        yield cell.label, "\n".join(text if number in keep else "" for number, text in enumerate(lines, 1))
+
+
+def kept_lines(kept: list[ast.stmt], body: list[ast.stmt]) -> set[int]:
+    """Return the lines of statements, with whole statements that share a line with them (`a = 1; b = 2`)."""
+    lines = {line for node in kept for line in lines_of(node)}
+    for node in (*body, *reversed(body)):  # neighbours of neighbours are found one way or the other
+        own = lines_of(node)
+        if own[0] in lines or own[-1] in lines:
+            lines.update(own)
+    return lines
+
+
+def lines_of(node: ast.stmt) -> range:
+    """Return the lines of a statement, decorators included."""
+    decorators = getattr(node, "decorator_list", [])
+    return range(min([node.lineno, *(d.lineno for d in decorators)]), (node.end_lineno or node.lineno) + 1)

@@ -17,6 +17,8 @@ from grader.parsing import parse as parse_source
 from grader.slicing import Cell, Program, slice_program
 
 MAX_BYTES = 8 * 2**20
+MAX_CODE = 2**18
+"""Characters of code: a hundred times as many as a unit takes."""
 
 
 class SubmissionError(ValueError):
@@ -65,12 +67,18 @@ def parse(data: bytes, filename: str) -> Submission:
     except UnicodeDecodeError as error:
         raise SubmissionError(f"{filename} is not UTF-8 text (byte {error.start})") from None
     if filename.endswith(".py"):
-        return Submission((make_cell(filename, text),), digest)
-    return Submission(tuple(notebook_cells(text, filename)), digest)
+        found = [(filename, text)]
+    else:
+        found = list(notebook_cells(text, filename))
+    size = sum(len(source) for _, source in found)
+    if size > MAX_CODE:
+        raise SubmissionError(f"{filename} has {size:,} characters of code; the limit is {MAX_CODE:,}")
+    magics = not filename.endswith(".py")
+    return Submission(tuple(make_cell(label, source, magics=magics) for label, source in found), digest)
 
 
-def notebook_cells(text: str, filename: str) -> Iterable[Cell]:
-    """Yield the code cells of a notebook; tolerant of whatever does not concern the code."""
+def notebook_cells(text: str, filename: str) -> Iterable[tuple[str, str]]:
+    """Yield (label, source) of a notebook's code cells; tolerant of whatever does not concern the code."""
     try:
         notebook = json.loads(text)
     except (ValueError, RecursionError):
@@ -85,7 +93,7 @@ def notebook_cells(text: str, filename: str) -> Iterable[Cell]:
         number += 1
         source = cell_text(cell)
         if source is not None and not is_check_cell(cell, source):
-            yield make_cell(str(number), source)
+            yield str(number), source
 
 
 def cell_text(cell: dict[str, Any]) -> str | None:
@@ -113,7 +121,10 @@ def is_check_cell(cell: dict[str, Any], source: str) -> bool:
     """Whether a cell only checks or grades: it holds no learner code."""
     if str(marks_of(cell).get("grade_id", "")).startswith("check_"):
         return True
-    return bool(re.fullmatch(r"\s*(from grader import [\w, ]+\s+)?check\([\w., \"'=]*\)\s*;?\s*", source))
+    lines = [line.strip() for line in source.strip().split("\n")]
+    if len(lines) > 1 and re.fullmatch(r"from grader import [\w, ]+", lines[0]):
+        del lines[0]
+    return len(lines) == 1 and bool(re.fullmatch(r"check\([\w., \"'=]*\)\s*;?", lines[0]))
 
 
 def strip_magics(source: str) -> str:
@@ -126,10 +137,15 @@ def strip_magics(source: str) -> str:
     return "\n".join(re.sub(r"^(\s*)[%!?].*$|^(\s*)\w[\w.]*\?{1,2}\s*$", r"\1\2pass", line) for line in lines)
 
 
-def make_cell(label: str, source: str) -> Cell:
-    """Parse one cell; a syntax error stays with it."""
+def make_cell(label: str, source: str, *, magics: bool = False) -> Cell:
+    """Parse one cell; a syntax error stays with it. Magics are blanked only in what is no Python as it stands."""
     file = f"<cell {label}>"
-    cleaned = strip_magics(source)
+    cleaned = source.replace("\r\n", "\n").replace("\r", "\n")
+    if magics:
+        try:
+            return Cell(file, cleaned, parse_source(cleaned))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            cleaned = strip_magics(cleaned)
     try:
         return Cell(file, cleaned, parse_source(cleaned))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

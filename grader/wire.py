@@ -19,6 +19,8 @@ from torch import Tensor
 
 MAX_DEPTH = 40
 MAX_NODES = 200_000
+MAX_SKELETON = 16 * 2**20
+MAX_DIGITS = 300
 SCALARS = (bool, int, float, str)
 
 
@@ -166,10 +168,12 @@ class _Reader:
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         self.tensors = tensors
         self.made: dict[int, Tensor] = {}
+        self.nodes = 0
 
     def value(self, node: Any, depth: int = 0) -> Any:
-        if depth > MAX_DEPTH:
-            raise WireError("nested too deeply")
+        self.nodes += 1
+        if depth > MAX_DEPTH or self.nodes > MAX_NODES:
+            raise WireError("nested too deeply, or of too many parts")
         if node is None or type(node) in SCALARS:
             return node
         if not isinstance(node, dict) or not node:
@@ -187,7 +191,7 @@ class _Reader:
     def special(self, kind: str, content: Any) -> Any:
         if kind == "f" and content in ("nan", "inf", "-inf"):
             return float(content)
-        if kind == "i":
+        if kind == "i" and len(content) < MAX_DIGITS:
             return int(content, 16)
         if kind == "same":
             return self.made[content]
@@ -220,8 +224,8 @@ def unpack(frame: bytes) -> Any:
     """Turn bytes back into plain data; raises `WireError` for damaged ones, whatever is wrong with them."""
     try:
         length = int.from_bytes(frame[:8], "big")
-        if length > len(frame) - 8:
-            raise WireError("the reply is shorter than it says")
+        if length > min(len(frame) - 8, MAX_SKELETON):
+            raise WireError("the reply is shorter than it says, or all words")
         skeleton = json.loads(frame[8 : 8 + length])
         return _Reader(load(frame[8 + length :])).value(skeleton)
     except WireError:

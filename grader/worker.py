@@ -59,8 +59,16 @@ def answer_calls(request: dict[str, Any], receive: Receive, send: Send) -> Laps:
         return Laps(candidate)
     send(reply(token, None))
     for data in calls:
-        send(reply(token, observe(candidate, Call.from_data(data)).to_data()))
+        send(reply(token, observed(candidate, Call.from_data(data))))
     return Laps(candidate)
+
+
+def observed(candidate: Callable[..., Any], call: Call) -> dict[str, Any]:
+    """Make one call; whatever is raised, the next one can be made."""
+    try:
+        return observe(candidate, call).to_data()
+    except BaseException as error:
+        return Observation(raised=describe(error, "call")).to_data()
 
 
 def load(request: dict[str, Any]) -> tuple[Callable[..., Any], Observation | None]:
@@ -78,6 +86,6 @@ def reply(token: str, content: Any) -> bytes:
     """Pack a reply; a result that cannot be sent becomes an exception."""
     try:
         return wire.pack({"token": token, "content": content})
-    except wire.WireError as error:
+    except Exception as error:  # not plain data, or a tensor of a type that has no bytes to send
         refused = Observation(raised=Raised(("ValueError",), f"the result cannot be compared: {error}", "result"))
         return wire.pack({"token": token, "content": refused.to_data()})

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from grader.calls import printable
 from grader.verdict import N_, Finding
 
 LOCALES = Path(__file__).parent.parent / "locale"
@@ -158,7 +159,9 @@ def place(cell: str, line: int) -> str:
 
 
 def readable(value: Any) -> Any:
-    """Format numbers for reading."""
+    """Format numbers for reading, and texts so that they do nothing but be read."""
+    if isinstance(value, str):
+        return printable(value)
     if isinstance(value, bool):
         return value
     if isinstance(value, float):

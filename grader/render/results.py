@@ -39,8 +39,8 @@ def row(verdict: Verdict, student: str, unit: str, digest: str | None) -> Row:
 
 
 def json_line(data: Mapping[str, Any]) -> str:
-    """Write one row as one line of strict JSON (never NaN)."""
-    return json.dumps(data, ensure_ascii=False, allow_nan=False) + "\n"
+    """Write one row as one line of strict JSON (never NaN, always UTF-8)."""
+    return json.dumps(data, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace").decode() + "\n"
 
 
 def safe_cell(value: object) -> str:

@@ -16,6 +16,8 @@ class Limits:
         open_files: number of file descriptors.
         scratch_bytes: size of the scratch file system at level strict.
         processes: number of threads and processes at level strict, where the count is the session's own.
+        idle_seconds: how much longer by the wall clock than ten times its CPU time the session may take in all, so that
+            one that sleeps through every answer does not hold up the others.
         wall_slack: seconds of wall clock that `receive` adds to three times its CPU budget.
         start_seconds: how long a process may take to become ready, importing included where it must import.
     """
@@ -28,5 +30,6 @@ class Limits:
     open_files: int = 128
     scratch_bytes: int = 64 << 20
     processes: int = 64
+    idle_seconds: float = 60.0
     wall_slack: float = 10.0
     start_seconds: float = 180.0

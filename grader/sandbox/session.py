@@ -41,6 +41,7 @@ class Session:
         self._client, self._level, self._limits, self._channel, self._release = client, level, limits, channel, release
         self._asked = self._answered = 0
         self._used = Usage(0.0, 0)
+        self._waited = 0.0
         self._failure: WorkerError | None = None
         self._handle = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
 
@@ -83,7 +84,9 @@ class Session:
         looked = time.monotonic()
         deadline, start = looked + wall, cpu_clock(self.pid) or (usage(self.pid) or self._used).cpu
         while True:
+            before = time.monotonic()
             connected = self._channel.exchange(POLL_SECONDS)
+            self._waited += time.monotonic() - before
             frame = self._take()
             if frame is not None:
                 return frame
@@ -135,6 +138,8 @@ class Session:
         self._used = now
         if now.memory > self._limits.memory_bytes:
             raise self._fail("memory", f"used more than {size(self._limits.memory_bytes)} of memory")
+        if self._waited > 10 * now.cpu + self._limits.idle_seconds:
+            raise self._fail("timeout", f"spent {self._waited:.0f} s waiting, and {now.cpu:.0f} s computing")
         for used, limit in ((now.cpu, self._limits.cpu_seconds), (now.cpu - start, cpu)):
             if used > limit:
                 raise self._fail("timeout", f"used more than {limit:g} s of CPU time")
