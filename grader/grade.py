@@ -19,6 +19,7 @@ from grader.pack import Pack, PlannedSpeed
 from grader.preamble import prepared
 from grader.reading import Use
 from grader.record import SEED, record
+from grader.remote import Provided
 from grader.sandbox import Unavailable, WorkerError
 from grader.sequential import UNDECIDED
 from grader.slicing import Program
@@ -109,6 +110,7 @@ def verdict_on(course: Course, exercise: Exercise, program: Program, subject: Su
             if device != CPU:
                 there = on(pack, device)
                 on_device = there, subject.observe(program, provided, there)
+            uses += uses_when_timed(subject, program, provided, there)
             race = measure(course, program, subject, there)
         verdict = judge(pack, seen, uses, race, on_device)
     untested = verdict.untested + ((missing,) if missing else ())
@@ -120,6 +122,15 @@ def is_right(verdict: Verdict) -> bool:
     """Whether all values are right and nothing forbidden is called, so that its time means something."""
     values = [item.ok for item in verdict.items if item.category == "numerics"]
     return bool(values) and all(values) and not any(f.check == "forbidden" for f in verdict.findings)
+
+
+def uses_when_timed(subject: Subject, program: Program, provided: Provided, pack: Pack) -> list[Use]:
+    """Return what is forbidden and used on inputs as large as the timed ones: the timed calls are not watched."""
+    if pack.speed is None:
+        return []
+    call = replace(pack.speed.call(0), forbid=pack.exercise.forbid, costs=False)
+    seen = subject.observe(program, provided, pack.only(call))
+    return list(seen[0].uses)
 
 
 def measure(course: Course, program: Program, subject: Subject, pack: Pack) -> Race | None:

@@ -63,7 +63,7 @@ class Laps:
             wall, busy = perf_counter(), process_time()
             try:
                 for call in self.waiting:
-                    self.results.append(call())
+                    self.results.append(plain(call()))  # what a result does when it is looked at belongs to it
             except (Exception, SystemExit) as error:
                 self.raised = error
             finally:
@@ -80,4 +80,4 @@ class Laps:
         if self.raised is not None:
             return Observation(raised=describe(self.raised, "call"))
         with quiet():
-            return Observation(outputs=detached(plain(self.results[index])))
+            return Observation(outputs=detached(self.results[index]))

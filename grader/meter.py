@@ -11,7 +11,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -215,8 +215,11 @@ class _Dispatch(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        out = func(*args, **kwargs) if kwargs else func(*args)
         meter = self.meter
+        for kind in types:
+            if kind is not Tensor and kind is not nn.Parameter:  # its own handler would run unseen
+                meter.use(f"{kind.__name__}, a subclass of Tensor")
+        out = func(*args, **kwargs) if kwargs else func(*args)
         facts = op_facts(func)
         name = facts.name
         if name not in meter.allowed:

@@ -78,7 +78,8 @@ class _Observer:
                 known=self.known_tensors() if self.call.watched else (),
             )
             result = self.make_call(subject, meter)
-            return self.report(result, meter, before, globals_before)
+            outputs = detached(result)  # at once: what is asked next may run learner code again
+            return self.report(result, outputs, meter, before, globals_before)
         except (Exception, SystemExit) as error:
             return Observation(raised=describe(error, self.stage))
 
@@ -90,6 +91,8 @@ class _Observer:
             made = self.candidate(**fresh(call.init))
         else:
             made = self.candidate(*fresh(call.init))
+        if isinstance(made, nn.Module) and type(made).__call__ is not nn.Module.__call__:
+            raise TypeError("a module defines forward, not __call__")
         if call.state is not None:
             self.stage = "state"
             self.module = made
@@ -136,11 +139,14 @@ class _Observer:
                 return plain(driver(subject, *self.args, **self.kwargs))
         return plain(driver(metered(subject, meter), *self.args, **self.kwargs))
 
-    def report(self, result: Any, meter: Meter, before: Snapshot, globals_before: dict[str, Any]) -> Observation:
-        call = self.call
-        uses, reading = tuple(meter.uses.values()), meter.reading()
+    def report(
+        self, result: Any, copied: Any, meter: Meter, before: Snapshot, globals_before: dict[str, Any]
+    ) -> Observation:
+        call, reading = self.call, meter.reading()
         found = [(path, leaf) for path, leaf in leaves(result) if isinstance(leaf, Tensor)]
-        after = self.after()
+        with meter if call.watched else contextlib.nullcontext():  # an attribute may be a property
+            after = self.after()
+        uses = tuple(meter.uses.values())
         graphs = [path for path, leaf in found if leaf.requires_grad]
         graphs += [f"{k}" for k, v in after.items() if isinstance(v, Tensor) and v.requires_grad]
         orphans = () if call.probe or not call.watched else tuple(path for path, leaf in found if meter.orphan(leaf))
@@ -148,7 +154,7 @@ class _Observer:
         aliases = tuple(before.aliases(found))
         outputs = {"result": result} | {k: v for k, v in after.items() if k in call.attributes}
         return Observation(
-            outputs=detached(result),
+            outputs=copied,
             gradients=self.gradients_of(outputs),
             after=detached(after),
             changed=tuple(changed),
@@ -191,10 +197,22 @@ class _Observer:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Swallow what a candidate prints and warns."""
-    sink = io.StringIO()
+    sink = Sink()
     with warnings.catch_warnings(), contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
         warnings.simplefilter("ignore")
         yield
+
+
+class Sink(io.TextIOBase):
+    """Takes what is printed and keeps none of it."""
+
+    def writable(self) -> bool:
+        """Whether it takes text."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Take a text."""
+        return len(text)
 
 
 def metered(function: Callable[..., Any], meter: Meter) -> Callable[..., Any]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ast
+import builtins
+import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Self
 
 from grader.names import expand, matches
 from grader.parsing import parse
@@ -47,6 +51,13 @@ ALLOWED_IMPORTS = frozenset(
     ]
 )
 FORBIDDEN_CALLS = frozenset(["exec", "eval", "compile", "__import__", "globals", "vars", "open", "breakpoint", "input"])
+REBOUND = frozenset(["compile", "vars", "open", "input"])
+"""Of these, ordinary words: a learner's own variable may be called so."""
+SYSTEM = frozenset(
+    "sys os builtins importlib threading _thread inspect gc ctypes subprocess multiprocessing concurrent marshal "
+    "attrgetter methodcaller".split()
+)
+"""Ways out of tensor code, under whatever module they are found."""
 FORBIDDEN_TORCH = frozenset(
     [
         "ops",
@@ -67,6 +78,8 @@ FORBIDDEN_TORCH = frozenset(
         "hub",
         "fx",
         "export",
+        "overrides",
+        "_python_dispatch",
     ]
 )
 FRAME_NAMES = frozenset(
@@ -84,6 +97,11 @@ FRAME_NAMES = frozenset(
         "gi_frame",
         "tb_frame",
         "cr_frame",
+        "f_builtins",
+        "f_code",
+        "__torch_dispatch__",
+        "__torch_function__",
+        "__getattribute__",
     ]
 )
 
@@ -91,28 +109,91 @@ FRAME_NAMES = frozenset(
 def scan(program: Program, forbid: tuple[str, ...]) -> list[Use]:
     """Return what in a program's source is forbidden, with cell and line."""
     found: dict[str, Use] = {}
-    for label, text in program.parts:
-        for name, line in scan_part(parse(text), expand(forbid)):
+    parts = [(label, list(ast.walk(parse(text)))) for label, text in program.parts]
+    known = Known.of([node for _, nodes in parts for node in nodes])
+    for label, nodes in parts:
+        for name, line in scan_part(nodes, known, expand(forbid)):
             found.setdefault(name, Use(name, label, line))
     return list(found.values())
 
 
-def scan_part(tree: ast.Module, patterns: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the names of a program stand for, wherever in it they are bound.
+
+    Args:
+        aliases: full dotted names by local name, of what was imported or assigned from that: `nn = torch.nn`.
+        used: names that are read somewhere.
+        own: names that the learner binds.
+    """
+
+    aliases: dict[str, str]
+    used: frozenset[str]
+    own: frozenset[str]
+
+    @classmethod
+    def of(cls, nodes: list[ast.AST]) -> Self:
+        """Gather them from all nodes of a program."""
+        aliases = {k: v for n in nodes if isinstance(n, (ast.Import, ast.ImportFrom)) for k, v in imported(n)}
+        assigned = [n for n in nodes if isinstance(n, ast.Assign) and dotted(n.value)]
+        for _ in range(3):  # through a few hands
+            for node in assigned:
+                for target in node.targets:
+                    if isinstance(target, ast.Name) and (full := full_name(dotted(node.value), aliases)):
+                        aliases.setdefault(target.id, ".".join(full))
+        used = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+        own = {n.arg for n in nodes if isinstance(n, ast.arg)} | {
+            n.name for n in nodes if isinstance(n, ast.FunctionDef)
+        }
+        own |= {
+            target.id
+            for n in nodes
+            if isinstance(n, ast.Assign)
+            for target in n.targets
+            if isinstance(target, ast.Name)
+            and target.id not in {m.id for m in ast.walk(n.value) if isinstance(m, ast.Name)}
+        }
+        return cls(aliases, frozenset(used), frozenset(own))
+
+    def resolve(self, node: ast.expr) -> list[str]:
+        """Return the full dotted name of an expression that begins with an import, and nothing for any other."""
+        return full_name(dotted(node), self.aliases)
+
+
+def full_name(parts: list[str], aliases: dict[str, str]) -> list[str]:
+    """Put the full name of an import in place of its local one."""
+    return aliases[parts[0]].split(".") + parts[1:] if parts and parts[0] in aliases else []
+
+
+def scan_part(nodes: list[ast.AST], known: Known, patterns: tuple[str, ...]) -> Iterator[tuple[str, int]]:
     """Yield (name, line) of forbidden things in one part."""
-    nodes = list(ast.walk(tree))
-    used = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-    aliases: dict[str, str] = {}
     for node in nodes:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             for local, full in imported(node):
-                aliases[local] = full
-                if local in used:
+                if local in known.used:
                     yield from bad_import(full, patterns, node.lineno)
+    defaults = {id(d) for n in nodes if isinstance(n, ast.arguments) for d in (*n.defaults, *n.kw_defaults)}
+    called = {id(n.func) for n in nodes if isinstance(n, ast.Call)}
+    bases = {id(n.value) for n in nodes if isinstance(n, ast.Attribute)}
     for node in nodes:
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            yield from bad_call(node)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            rebound = node.id in REBOUND and node.id in known.own and id(node) not in defaults
+            if (node.id in FORBIDDEN_CALLS and not rebound) or (node.id == "getattr" and id(node) not in called):
+                yield node.id, node.lineno
+        elif isinstance(node, ast.Call):
+            yield from bad_call(node, known)
         elif isinstance(node, ast.Attribute):
-            yield from bad_attribute(node, aliases, patterns)
+            yield from bad_attribute(node, known, patterns)
+        elif isinstance(node, ast.MatchClass):
+            for name in node.kwd_attrs:
+                yield from bad_name(name, node.lineno)
+                yield from bad_torch_parts([name], patterns, node.lineno)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield from bad_name(node.name, node.lineno)
+        elif isinstance(node, (ast.Constant, ast.BinOp)) and (text := constant_text(node)) in FRAME_NAMES:
+            yield text, node.lineno
+        if isinstance(node, (ast.Name, ast.Attribute)) and id(node) not in bases and passes_module(node, nodes, known):
+            yield f"{'.'.join(dotted(node))} as a value", node.lineno
 
 
 def imported(node: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, str]]:
@@ -133,6 +214,14 @@ def bad_import(full: str, patterns: tuple[str, ...], line: int) -> Iterator[tupl
         yield parts[0], line
     elif parts[0] == "torch":
         yield from bad_torch_parts(parts[1:], patterns, line)
+    for part in parts[1:]:
+        yield from bad_name(part, line)
+
+
+def bad_name(name: str, line: int) -> Iterator[tuple[str, int]]:
+    """Yield a name that leads to frames, code or the system, whatever it is a name of."""
+    if name in FRAME_NAMES or name in SYSTEM:
+        yield name, line
 
 
 def bad_torch_parts(parts: list[str], patterns: tuple[str, ...], line: int) -> Iterator[tuple[str, int]]:
@@ -145,13 +234,19 @@ def bad_torch_parts(parts: list[str], patterns: tuple[str, ...], line: int) -> I
             return
 
 
-def bad_call(node: ast.Call) -> Iterator[tuple[str, int]]:
-    """Yield a call of a forbidden builtin, or of getattr with a computed name."""
+def bad_call(node: ast.Call, known: Known) -> Iterator[tuple[str, int]]:
+    """Yield getattr with a computed name, or with any but a written one of an import; setattr on an import."""
     name = node.func.id if isinstance(node.func, ast.Name) else ""
-    if name in FORBIDDEN_CALLS:
+    if name not in ("getattr", "setattr", "delattr") or len(node.args) < 2:
+        return
+    owner, attribute = node.args[:2]
+    of_import = bool(known.resolve(owner)) or (isinstance(owner, ast.Name) and hasattr(builtins, owner.id))
+    written = isinstance(attribute, ast.Constant)
+    if (of_import and not (written and name == "getattr")) or is_computed(attribute):
         yield name, node.lineno
-    if name == "getattr" and len(node.args) > 1 and is_computed(node.args[1]):
-        yield "getattr", node.lineno
+    elif of_import:
+        yield from bad_torch_parts([str(attribute.value)], (), node.lineno)  # type: ignore[attr-defined]
+        yield from bad_name(str(attribute.value), node.lineno)  # type: ignore[attr-defined]
 
 
 def is_computed(name: ast.expr) -> bool:
@@ -163,15 +258,36 @@ def is_computed(name: ast.expr) -> bool:
     return not isinstance(name, (ast.Constant, ast.Name))
 
 
-def bad_attribute(node: ast.Attribute, aliases: dict[str, str], patterns: tuple[str, ...]) -> Iterator[tuple[str, int]]:
-    """Yield a forbidden attribute: of torch or one of its modules, or one that leads to frames and code."""
-    if node.attr in FRAME_NAMES:
-        yield node.attr, node.lineno
-    parts = dotted(node)
-    if parts and parts[0] in aliases:
-        full = aliases[parts[0]].split(".") + parts[1:]
-        if full[0] == "torch" and not any(a == "Tensor" and b == "unfold" for a, b in pairwise(full)):
-            yield from bad_torch_parts(full[1:], patterns, node.lineno)
+def bad_attribute(node: ast.Attribute, known: Known, patterns: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+    """Yield a forbidden attribute: of torch or one of its modules, a patched one, one that leads to the system."""
+    yield from bad_name(node.attr, node.lineno)
+    full = known.resolve(node)
+    if not full:
+        return
+    if full[0] == "torch" and not any(a == "Tensor" and b == "unfold" for a, b in pairwise(full)):
+        yield from bad_torch_parts(full[1:], patterns, node.lineno)
+    patched = not isinstance(node.ctx, ast.Load) and "backends" not in full
+    if patched or "__dict__" in full:
+        yield f"{'.'.join(full)} changed" if patched else "__dict__", node.lineno
+
+
+def passes_module(node: ast.Name | ast.Attribute, nodes: list[ast.AST], known: Known) -> bool:
+    """Whether a module is used as a value, other than in `nn = torch.nn`: behind another name it would not be known."""
+    full = known.resolve(node)
+    if not full or not isinstance(node.ctx, ast.Load) or ".".join(full) not in sys.modules:
+        return False
+    plain = [n.value for n in nodes if isinstance(n, ast.Assign) and all(isinstance(t, ast.Name) for t in n.targets)]
+    first = [n.args[0] for n in nodes if isinstance(n, ast.Call) and dotted(n.func) == ["getattr"] and n.args]
+    return not any(node is value for value in plain + first)
+
+
+def constant_text(node: ast.expr) -> str:
+    """Return the text of a constant, or of constants put together with +."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else ""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return constant_text(node.left) + constant_text(node.right)
+    return ""
 
 
 def dotted(node: ast.expr) -> list[str]:

@@ -499,6 +499,14 @@ def test_a_sleeper_that_ignores_every_signal(every: sandbox.Pool) -> None:
     assert (error.kind, str(error)) == ("timeout", "did not answer within 0.5 s")
 
 
+def test_sleeping_a_little_in_every_answer_adds_up(pools: Callable[..., sandbox.Pool]) -> None:
+    pool = pools("portable", sandbox.Limits(idle_seconds=1))
+    with pool.start() as session, pytest.raises(sandbox.WorkerError) as caught:
+        all(ask(session, "import time; time.sleep(0.5)") for _ in range(20))
+    assert caught.value.kind == "timeout"
+    assert "waiting" in str(caught.value)
+
+
 # ends
 
 

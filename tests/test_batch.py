@@ -15,6 +15,8 @@ import pytest
 from helpers import NO_SHIFT, RIGHT, ROOT, STUB, UNIT, hand_in
 
 from grader import batch, sandbox
+from grader import grade as grading
+from grader.calls import printable
 from grader.course import load_course, solution_source
 from grader.grade import Options
 from grader.jobs import find_jobs
@@ -256,3 +258,58 @@ def test_many_threads_may_parse_at_once():
             list(threads.map(work, range(6)))  # ast.parse itself raises SystemError here in Python 3.11.7
     finally:
         gc.set_threshold(*before)
+
+
+BOOM = "def softmax(x, dim=-1):\n    raise ArithmeticError({text})"
+
+
+def test_what_an_exception_says_is_printable_and_short(tmp_path):
+    hand_in(tmp_path / "in", "ann", BOOM.format(text="'\\x1b[2J\\ud800' + 'E' * 5_000_000"))
+    named = "def softmax(x, dim=-1):\n    raise type('E' * 5_000_000 + chr(0xd800), (ArithmeticError,), {})"
+    hand_in(tmp_path / "in", "bob", named)
+    hand_in(tmp_path / "in", "cy", RIGHT)
+    rows = grade(tmp_path / "in", tmp_path / "out")
+    assert [r["points"] for r in rows] == [0.0, 0.0, 5.0]
+    text = (tmp_path / "out" / "results.jsonl").read_text(encoding="utf-8")
+    assert len(text) < 100_000
+    messages = " ".join(f["message"] for r in rows for f in r["findings"])
+    assert "\\x1b[2J\\ud800EEE" in messages
+    assert printable(messages) == messages
+    assert grade(tmp_path / "in", tmp_path / "out", resume=True) == rows
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode")
+def test_names_that_are_no_text_are_graded_like_others(tmp_path):
+    hand_in(tmp_path / "in", "ann", RIGHT)
+    (tmp_path / "in" / "ann").rename(tmp_path / "in" / os.fsdecode(b"\xff\x1bann"))
+    hand_in(tmp_path / "in", "bob", RIGHT)
+    hand_in(tmp_path / "in", "cy", RIGHT, kind=".py").rename(tmp_path / "in" / "cy" / UNIT / "b.py")
+    (tmp_path / "in" / "cy" / UNIT / os.fsdecode(b"\xff1.py")).write_text(RIGHT, encoding="utf-8")
+    rows = grade(tmp_path / "in", tmp_path / "out")
+    assert [r["points"] for r in sorted(rows, key=lambda r: r["points"])] == [0.0, 5.0, 5.0]
+    assert all(printable(r["student"]) == r["student"] for r in rows)
+
+
+def test_a_finding_that_cannot_be_told_is_for_a_person_to_look_at(few, tmp_path, monkeypatch):
+    usual = batch.row
+
+    def broken(verdict, student, unit, digest):
+        if student == "bob" and verdict.status != "not_gradable":
+            raise KeyError("changed_evil")
+        return usual(verdict, student, unit, digest)
+
+    monkeypatch.setattr(batch, "row", broken)
+    rows = grade(few, tmp_path / "out")
+    assert [r["status"] for r in rows][:2] == ["passed", "not_gradable"]
+
+
+def test_a_fault_in_one_exercise_leaves_the_others_graded(tmp_path, monkeypatch):
+    course = load_course(ROOT)
+    monkeypatch.setattr(grading, "scan", lambda program, forbid: 1 / 0 if program.name == "softmax" else [])
+    hand_in(
+        tmp_path / "in", "ann", "\n".join(text for e in course.unit(UNIT).exercises for _, text in solution_source(e))
+    )
+    jobs = find_jobs(tmp_path / "in", course, Options(), "portable", UNIT)
+    rows = batch.run(jobs, tmp_path / "out", timing=False)
+    assert [r["status"] for r in rows].count("not_gradable") == 1
+    assert [r["status"] for r in rows].count("passed") == len(rows) - 1

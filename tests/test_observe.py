@@ -1,6 +1,7 @@
 """What is written down about a call."""
 
 import random
+import resource
 from dataclasses import replace
 
 import pytest
@@ -239,3 +240,88 @@ def test_a_malformed_observation_is_refused(forged):
 
 def test_a_worker_cannot_claim_to_have_crashed():
     assert Observation.from_data({"crash": "timeout", "reading": {}}).crash is None
+
+
+class Hooked(nn.Module):
+    """Works only when the grader looks at it."""
+
+    def forward(self, x):
+        self.kept = torch.empty_like(x) + 0, x
+        return self.kept[0]
+
+    def named_parameters(self, *args, **kwargs):
+        if hasattr(self, "kept"):
+            out, x = self.kept
+            out.copy_(x.softmax(-1))
+        return super().named_parameters(*args, **kwargs)
+
+
+def test_what_is_computed_when_the_grader_looks_comes_too_late():
+    x = torch.rand(2, 3)
+    seen = observe(Hooked, Call("a", (x,), ("x",), init=(), state={}, forbid=("softmax",)))
+    assert not torch.allclose(seen.outputs, x.softmax(-1))
+
+
+class Late(nn.Module):
+    """Calls what is forbidden in a property."""
+
+    def forward(self, x):
+        self.x = x.clone()
+        return x.clone()
+
+    @property
+    def weights(self):
+        return self.x.softmax(-1)
+
+
+def test_attributes_are_read_under_the_meter():
+    call = Call("a", (torch.rand(2, 3),), ("x",), init=(), state={}, forbid=("softmax",), attributes=("weights",))
+    assert [use.name for use in observe(Late, call).uses]
+
+
+def test_a_tensor_with_methods_of_its_own_is_no_tensor():
+    def lying(x):
+        out = x * 0
+        out.detach = lambda: x
+        return out
+
+    assert "attributes of its own" in observe(lying, Call("a", (torch.rand(2),), ("x",))).outputs.kind
+
+
+def test_a_module_may_not_replace_how_it_is_called():
+    class Called(nn.Module):
+        def __call__(self, x):
+            return x.softmax(-1)
+
+    seen = observe(Called, Call("a", (torch.rand(2, 3),), ("x",), init=(), state={}))
+    assert seen.raised is not None
+    assert "forward" in seen.raised.text
+
+
+def test_a_subclass_of_tensor_inside_is_seen():
+    class Sneaky(torch.Tensor):
+        @classmethod
+        def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+            return Sneaky.result() if "exp" in str(func) else func(*args, **(kwargs or {}))
+
+    def hidden(x):
+        Sneaky.result = lambda: x.softmax(-1)
+        return torch.exp(x.clone().as_subclass(Sneaky)) * 1
+
+    seen = observe(hidden, Call("a", (torch.rand(2, 3),), ("x",), forbid=("softmax",)))
+    assert any("subclass" in use.name for use in seen.uses)
+
+
+def test_printing_for_ever_takes_no_memory():
+    def chatty(x):
+        for _ in range(50):
+            print("x" * 10_000_000)
+        return x.clone()
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert observe(chatty, Call("a", (torch.rand(2),), ("x",))).raised is None
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB, of 500 MB printed
+
+
+def test_an_int_of_thousands_of_digits_is_no_number_to_compare():
+    assert "digits" in observe(lambda x: 10**5000, Call("a", (torch.rand(2),), ("x",))).outputs.kind

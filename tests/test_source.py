@@ -1,5 +1,7 @@
 """Forbidden things in a learner's source."""
 
+import json
+
 import pytest
 
 from grader.source import scan
@@ -45,6 +47,32 @@ def names(source, forbid=FORBID):
         "return getattr(x, 'f_back')",
         "return open('/etc/passwd').read()",
         "return __import__('torch').softmax(x, -1)",
+        "return torch.sys.modules",
+        "return torch.serialization.os.getcwd()",
+        "return torch.serialization.threading.Thread",
+        "from contextlib import sys as s\n    return s",
+        "import operator\n    return operator.attrgetter('sys.modules')(torch)",
+        "match torch:\n        case object(sys=s): return s",
+        "match x:\n        case object(gi_frame=g): return g",
+        "e = eval\n    return e('1')",
+        "g = getattr\n    return g(x, 'a')",
+        "eval = eval\n    return eval('1')",
+        "n = '__globals__'\n    return getattr(f, n)",
+        "n = '__glo' + 'bals__'\n    return getattr(f, n)",
+        "n = 'x'\n    return getattr(nn.Module.__call__, n)",
+        "n = 'x'\n    return getattr(object, n)",
+        "word = 'conv2d'\n    return getattr(F, word)",
+        "t = torch\n    return t._C",
+        "n = torch.nn\n    m = n\n    return m.Softmax(-1)(x)",
+        "return [m._C for m in (torch,)]",
+        "def inner(m=torch): return m._C\n    return inner()",
+        "return torch.__dict__['_C']",
+        "torch.get_default_dtype = f",
+        "setattr(torch, 'relu', f)",
+        "import random\n    random.getstate = f",
+        "return torch.overrides.wrap_torch_function(lambda *a: a)(f)",
+        "class S(torch.Tensor):\n        def __torch_dispatch__(cls, *a): pass\n    return S",
+        "return type('S', (torch.Tensor,), {'__torch_function__': f})",
     ],
 )
 def test_evasions_are_found(body):
@@ -63,6 +91,11 @@ def test_evasions_are_found(body):
         "class f(nn.Module):\n    def __init__(self):\n        self.softmax = nn.Linear(2, 2)",
         "class f(nn.Module):\n    def forward(self, k):\n        return getattr(self, f'weight_l{k}')",
         "def f(x, name='exp'):\n    return getattr(x, 'exp')()",
+        "def f(input, open=1):\n    input = input.exp()\n    return input + open",
+        "class f(nn.Module):\n    def forward(self, k):\n        return [getattr(self, name) for name in ('w', 'b')]",
+        "nn = torch.nn\nF = nn.functional\ndef f(x):\n    return F.relu(nn.Linear(2, 2)(x))",
+        "torch.backends.cudnn.benchmark = False\ndef f(x):\n    torch.backends.cudnn.benchmark = False\n    return x",
+        "import sys\ndef f(x):\n    return x",
     ],
 )
 def test_honest_code_is_left_alone(source):
@@ -72,3 +105,17 @@ def test_honest_code_is_left_alone(source):
 def test_the_place_is_named():
     found = scan(parse(b"import torch\ndef f(x):\n    return torch.softmax(x, -1)\n", "a.py").program("f"), FORBID)
     assert (found[0].name, found[0].cell, found[0].line) == ("torch.softmax", "<cell a.py>", 3)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ("import torch", "def f(x):\n    with torch._C.DisableTorchFunction(): return x"),
+        ("import sys", "def f(x):\n    return sys.modules"),
+        ("from torch import _C as c", "def f(x):\n    return c"),
+        ("import torch\nt = torch", "def f(x):\n    return t._C"),
+    ],
+)
+def test_an_import_in_another_cell_is_known(cells):
+    notebook = json.dumps({"cells": [{"cell_type": "code", "source": cell, "metadata": {}} for cell in cells]})
+    assert scan(parse(notebook.encode(), "a.ipynb").program("f"), FORBID)

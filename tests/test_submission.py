@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 
 import pytest
 
@@ -85,6 +86,61 @@ def test_line_numbers_stay_true():
 )  # fmt: skip
 def test_magics_are_stripped(source):
     assert run("f", source)() == 1
+
+
+@pytest.mark.parametrize("kind", ["a.py", "a.ipynb"])
+def test_lines_that_begin_like_a_magic_are_left_alone_in_python(kind):
+    source = "def f(n):\n    if (n\n        != 1):\n        return ('%d'\n                % n)\n    return None"
+    data = source if kind == "a.py" else notebook(source)
+    assert load_program(parse(data if isinstance(data, bytes) else data.encode(), kind).program("f"))(2) == "2"
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n"])
+def test_other_line_ends(end):
+    assert load_program(parse(f"K = 1{end}def f():{end}    return K".encode(), "a.py").program("f"))() == 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "T = {}\nT['k'] = 1\ndef f(): return T['k']",
+        "T = []\nT.append(1)\ndef f(): return T[0]",
+        "T = {}\nfor k in 'ab':\n    T[k] = 1\ndef f(): return T['b']",
+        "T = {}\nif True:\n    T['k'] = 1\ndef f(): return T['k']",
+        "T = [2]\nT[0] -= 1\ndef f(): return T[0]",
+        "T = {'k': 0, 'j': 1}\ndel T['k']\ndef f(): return len(T)",
+    ],
+)
+def test_statements_that_change_what_is_needed_belong_to_it(source):
+    assert run("f", source)() == 1
+
+
+def test_statements_on_one_line_stay_whole():
+    assert run("f", 'K = 1; NOTE = """\nabc"""; L = """\n"""\ndef f(): return K')() == 1
+
+
+def test_numbers_of_thousands_of_digits_are_read():
+    assert program("f", f"K = 0x{'f' * 5000}\ndef f(): return K").found
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "\n" * 100_000 + "(",
+        "from grader import a" + " " * 100_000 + "X",
+        "def f(): return 1\n" + "\n".join(f"a{n} = a{n + 1}" for n in range(12_000)),
+    ],
+)
+def test_reading_takes_no_longer_than_the_source_is_long(source):
+    start = time.process_time()
+    program("f", source)
+    program("a0", source)
+    assert time.process_time() - start < 10  # quadratic reading takes minutes
+
+
+def test_a_book_of_code_is_refused():
+    with pytest.raises(SubmissionError, match="characters of code"):
+        parse(b"x = 1\n" * 100_000, "a.py")
 
 
 def test_cells_in_other_languages_are_empty():

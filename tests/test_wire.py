@@ -136,3 +136,20 @@ def test_fresh_copies_share_nothing():
     assert copied[0].stride() == tensor.stride()
     copied[0].zero_()
     assert not torch.equal(copied[0], tensor)
+
+
+def test_a_reply_of_a_million_parts_is_refused_before_it_is_built():
+    skeleton = b'{"l":[' + b",".join([b'{"l":[]}'] * 1_000_000) + b"]}"
+    with pytest.raises(wire.WireError, match="too many parts"):
+        wire.unpack(len(skeleton).to_bytes(8, "big") + skeleton + wire.pack(None)[12:])
+
+
+def test_a_reply_of_words_only_is_refused():
+    skeleton = b'"' + b"x" * (wire.MAX_SKELETON + 1) + b'"'
+    with pytest.raises(wire.WireError, match="all words"):
+        wire.unpack(len(skeleton).to_bytes(8, "big") + skeleton)
+
+
+def test_a_number_without_end_is_refused():
+    with pytest.raises(wire.WireError):
+        wire.unpack(wire.pack(1 << 5000))
