@@ -572,3 +572,29 @@ def test_a_timed_case_is_new_for_every_process():
     first, second = speed.call(0), speed.call(1)
     assert first.args[0].shape == second.args[0].shape
     assert not torch.equal(first.args[0], second.args[0])
+
+
+def test_what_is_forbidden_is_found_on_inputs_of_the_timed_size_too():
+    course = load_course()
+    exercise = course.find("scaled_dot_product_attention")[1]
+
+    def fast_when_large(q, k, v, mask=None):
+        if q.shape[-2:] == (96, 32):
+            return torch.nn.functional.scaled_dot_product_attention(q, k, v, mask)
+        return exercise.solution(q, k, v, mask)
+
+    verdict = verdict_on(course, exercise, Program(exercise.name, ()), InProcess(fast_when_large), Options())
+    assert {finding.check for finding in verdict.findings} == {"forbidden"}
+    assert verdict.points == 0
+
+
+def test_what_a_result_does_when_it_is_looked_at_is_timed():
+    class Late(tuple):
+        def __iter__(self):
+            time.sleep(0.05)
+            return super().__iter__()
+
+    laps = Laps(lambda x: Late((x.clone(),)))
+    laps.prepare([Call("a", (torch.rand(2),), ("x",))])
+    assert laps.go(math.inf).wall >= 0.05
+    assert torch.is_tensor(laps.show(0).outputs[0])
