@@ -100,6 +100,10 @@ def declaration_problems(exercise: Exercise, pack: Pack) -> Iterator[str]:
         yield "the docstring has no worked numeric example (>>>)"
     if not exercise.source:
         yield "names no source"
+    graded = {name for p in pack.planned for name in p.call.gradients}
+    for name in exercise.gradients:
+        if name not in graded:
+            yield f"gradients names {name!r}, but no case is differentiated with respect to such an argument"
     names = [wrong.name for wrong in exercise.wrongs]
     if len(set(names)) < len(names):
         yield "two wrong answers have the same name"
@@ -182,8 +186,9 @@ def audit(
     """Audit the course, one unit or one exercise: yields (exercise, problems) in teaching order."""
     for name in [unit] if unit else course.unit_names:
         found = course.unit(name)
+        only = None if exercise is None else found.exercise(exercise).id
         for declared in found.exercises:
-            if exercise in (None, declared.id):
+            if only in (None, declared.id):
                 yield f"{name}/{declared.id}", list(audit_exercise(found, declared, wrong_seeds))
         if exercise is None:
             yield name, list(unit_problems(found))

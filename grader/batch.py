@@ -112,7 +112,8 @@ def run(
 ) -> list[Row]:
     """Grade all jobs, write `results.jsonl` and `grades.csv` into `out`, and return the rows in order.
 
-    Every finished submission is appended to a journal at once; with `resume` those are not graded again.
+    Every finished submission is appended to a journal at once; with `resume` those are not graded again. Earlier
+    results of exercises that this run does not grade stay in the files.
     """
     out.mkdir(parents=True, exist_ok=True)
     journal = out / JOURNAL
@@ -132,9 +133,17 @@ def run(
             if progress is not None:
                 progress(job, graded, len(results), len(jobs))
     rows = [one for job in jobs for one in results[job]]
-    write_whole(out / RESULTS, "".join(map(json_line, rows)))
-    write_whole(out / GRADES, grades_csv(rows))
+    whole = with_others(out / RESULTS, rows)
+    write_whole(out / RESULTS, "".join(map(json_line, whole)))
+    write_whole(out / GRADES, grades_csv(whole))
     return rows
+
+
+def with_others(path: Path, rows: list[Row]) -> list[Row]:
+    """Return rows together with the earlier results of exercises that are not among them: of other units, say."""
+    covered = {(r["unit"], r["exercise"]) for r in rows}
+    others = [r for r in read_rows(path) if (r["unit"], r["exercise"]) not in covered] if path.exists() else []
+    return sorted([*others, *rows], key=lambda r: (r["student"], r["unit"])) if others else rows
 
 
 def each_graded(jobs: Sequence[Job], workers: int, scheduler: str | None) -> Iterator[tuple[Job, Graded]]:

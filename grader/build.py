@@ -19,6 +19,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from grader.course import Course, CourseError, Unit
 from grader.exercise import LEVELS, Exercise
 from grader.preamble import setup
+from grader.render.budget import budget, listed
 from grader.stubs import solution_cell
 
 MARKER = re.compile(r"^<!-- exercise: (\w+) -->$", re.MULTILINE)
@@ -126,15 +127,14 @@ def heading(unit: Unit, exercise: Exercise) -> str:
     extra = ", extra" if exercise.extra else ""
     lines = [f"### Exercise {number}: `{exercise.name}` ({LEVELS[exercise.points]}, {exercise.points} points{extra})"]
     if exercise.uses:
-        used = ", ".join(f"`{name}`" for name in exercise.uses)
-        lines.append(f"You may call {used}: when this is checked, the reference stands in for it.")
+        used = listed([f"`{name}`" for name in exercise.uses], "and")
+        stand = "it" if len(exercise.uses) == 1 else "them"
+        lines.append(f"You may call {used} from before: when this is checked, the reference stands in for {stand}.")
     if exercise.forbid:
-        lines.append(
-            "Write it yourself: "
-            + ", ".join(f"`{word}`" for word in exercise.forbid[:8])
-            + (" ..." if len(exercise.forbid) > 8 else "")
-            + " may not be called."
-        )
+        words = listed([f"`{word}`" for word in exercise.forbid], "and")
+        lines.append(f"Write it yourself. What torch has of these names, also as a method, may not be called: {words}.")
+    if found := budget(exercise):
+        lines.append(found)
     lines.append(f"Stuck? `hint({exercise.name})` gives one more hint each time.")
     return "\n\n".join(lines)
 

@@ -13,6 +13,8 @@ from grader.tolerance import DOUBLE as DOUBLE_LIMIT
 from grader.tolerance import GRADIENT_FLOOR, RELATIVE_FLOOR, difference, within
 from grader.verdict import Finding
 
+IN_PLACE = "leaf Variable that requires grad is being used in an in-place operation"
+
 
 def value_findings(planned: Planned, seen: Observation) -> Iterator[Finding]:
     """Compare results: type, structure, shape, dtype, finite, values; stops at the first that is wrong."""
@@ -40,6 +42,8 @@ def raised_finding(planned: Planned, raised: Raised, *, crash: str | None) -> Fi
         if crash
         else f"raised_in_{raised.stage}"
         if raised.stage in ("constructor", "state", "backward", "load")
+        else "raised_in_place"
+        if IN_PLACE in raised.text and not planned.call.autograd and {*planned.call.gradients} & {*planned.call.inputs}
         else "raised"
     )
     check = "gradients" if raised.stage == "backward" else "runs"

@@ -106,6 +106,8 @@ def resolve(target: str, unit: str | None, exercise: str | None) -> tuple[Path, 
     course = load_course()
     path = Path(target)
     if path.suffix in (".ipynb", ".py"):
+        if not path.exists():
+            raise typer.BadParameter(f"there is no file {path}")
         name = unit or (course.find(exercise)[0].name if exercise else unit_of(path, course.unit_names))
         if name is None:
             names = ", ".join(course.unit_names)

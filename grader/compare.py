@@ -112,6 +112,11 @@ def value_finding(
 ) -> Finding:
     """Describe a wrong value: where first, what came, what was wanted, how far off, how far is allowed."""
     index = first_bad(got, wanted, limit)
+    if kind == "values" and error.max <= limit.max:  # no value is far off, but all of them are a little
+        return finding(
+            planned, check, "values_typical", path=path, index=list(index), got=number(got[index]),
+            wanted=number(wanted[index]), error=number(error.rms), limit=number(limit.rms),
+        )  # fmt: skip
     if kind == "nan":
         index = tuple((got.isnan() & ~wanted.isnan()).nonzero()[0].tolist())
     return finding(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import importlib
 import inspect
 import os
 import sys
 import textwrap
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -67,13 +69,18 @@ class Unit:
         return sum(e.points for e in self.exercises)
 
     def exercise(self, name: str) -> Exercise:
-        """Return an exercise by id."""
+        """Return an exercise by id, or by the name that the learner defines."""
         for found in self.exercises:
-            if found.id == name:
+            if name in (found.id, found.name):
                 return found
-        raise CourseError(
-            f"unit {self.name} has no exercise {name!r}; it has: {', '.join(e.id for e in self.exercises)}"
-        )
+        known = [e.id for e in self.exercises]
+        raise CourseError(f"unit {self.name} has no exercise {name!r}{meant(name, known)}; it has: {', '.join(known)}")
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """Ask whether a similar name was meant, if there is one."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,8 @@ class Course:
             for found in unit.exercises:
                 if exercise in (found.id, found.name):
                     return unit, found
-        raise CourseError(f"the course has no exercise {exercise!r}")
+        known = [name for unit in self.unit_names for name in (unit, *unit_exercises(self, unit))]
+        raise CourseError(f"the course has no exercise {exercise!r}{meant(exercise, known)}")
 
     def provided(self, exercise: Exercise) -> tuple[tuple[str, str], ...]:
         """Return (file name, source) of the earlier exercises that this one uses, in the order they must run."""

@@ -41,6 +41,7 @@ def prepared(candidate: Callable[..., Any], call: Call) -> Callable[[], Any]:
     observer = _Observer(candidate, call)
     torch.default_generator.manual_seed(call.seed)
     subject = observer.build()
+    observer.prepare_gradients()
     if call.probe is None:
         return functools.partial(subject, *observer.args, **observer.kwargs)
     return functools.partial(load_probe(call.probe), subject, *observer.args, **observer.kwargs)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from grader import Case, Cost, Exercise
-from grader.audit import audit_exercise
-from grader.course import Unit
+from grader.audit import audit, audit_exercise
+from grader.course import CourseError, Unit, load_course
 
 
 def twice(x):
@@ -120,6 +120,7 @@ def other_shift(x):
         (lambda e: e.wrongs.clear(), "has 0 wrong answers; at least 4 are needed"),
         (lambda e: e.rights.clear(), "has 0 right answers; at least 1 are needed"),
         (lambda e: setattr(e, "source", ""), "names no source"),
+        (lambda e: setattr(e, "gradients", ("xs",)), "gradients names 'xs'"),
         (lambda e: e.truth(lambda x: x.add(x).add(1e-3)), "the solution does not pass"),
         (lambda e: (timed(e), e.right("in a loop")(slow)), "the right answer 'in a loop' is too slow"),
         (lambda e: (timed(e), wrong(e, "Fast.", added, caught_by="speed")), "'added' passes: add a case"),
@@ -127,6 +128,18 @@ def other_shift(x):
 )
 def test_a_problem_is_found(change, said):
     assert any(said in text for text in changed(change)), changed(change)
+
+
+def test_a_decorator_without_its_text_is_refused():
+    exercise = sound()
+    for decorator in (exercise.right, exercise.wrong):
+        with pytest.raises(TypeError, match="with a text"):
+            decorator(twice)
+
+
+def test_an_exercise_that_is_not_there_is_no_clean_one():
+    with pytest.raises(CourseError, match="did you mean 'softmax'"):
+        list(audit(load_course(), "softmax_regression", "softmaxx"))
 
 
 def test_a_slow_wrong_answer_is_caught_by_its_time():

@@ -313,3 +313,21 @@ def test_a_fault_in_one_exercise_leaves_the_others_graded(tmp_path, monkeypatch)
     rows = batch.run(jobs, tmp_path / "out", timing=False)
     assert [r["status"] for r in rows].count("not_gradable") == 1
     assert [r["status"] for r in rows].count("passed") == len(rows) - 1
+
+
+def test_results_of_other_exercises_stay(few, tmp_path):
+    course = load_course(ROOT)
+
+    def graded(exercise):
+        jobs = find_jobs(few, course, Options(exercise=exercise), "portable", UNIT)
+        return batch.run(jobs, tmp_path / "out", timing=False)
+
+    softmax, accuracy = graded("softmax"), graded("accuracy")
+    assert {r["exercise"] for r in accuracy} == {"accuracy"}
+    kept = batch.read_rows(tmp_path / "out" / "results.jsonl")
+    assert sorted(map(str, kept)) == sorted(map(str, softmax + accuracy))
+    with (tmp_path / "out" / "grades.csv").open(encoding="utf-8") as file:
+        ann = next(row for row in csv.DictReader(file) if row["student"] == "ann")
+    assert (ann["points"], ann["softmax"], ann["accuracy"]) == ("5.0", "5.0", "0.0")
+    assert graded("softmax") == softmax
+    assert len(batch.read_rows(tmp_path / "out" / "results.jsonl")) == len(kept)

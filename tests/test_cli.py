@@ -43,7 +43,9 @@ def test_check_says_what_is_wrong(own):
     ("words", "code", "said"),
     [
         (("check", "nothing_like_it"), 2, "no exercise"),
-        (("check", "missing/softmax_regression.ipynb"), 2, "cannot be opened"),
+        (("check", "missing/softmax_regression.ipynb"), 2, "there is no file"),
+        (("check", "softmaxx"), 2, "did you mean"),
+        (("audit", "softmax_regression/softmaxx"), 2, "has no exercise"),
         (("grade", "missing", "--out", "out"), 2, "not a folder"),
         (("grade", "tests", "--out", "out", "--unit", "nothing"), 2, "there is no unit"),
         (("regrade", "tests/submissions", "--out", "missing"), 2, "no earlier results"),

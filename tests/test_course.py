@@ -5,8 +5,9 @@ import pytest
 from helpers import ROOT
 from nbclient import NotebookClient
 
-from grader import submission
+from grader import Cost, submission
 from grader.audit import audit_exercise, unit_problems
+from grader.build import heading
 from grader.course import load_course, solution_source
 from grader.grade import Options, grade
 from grader.pools import open_pool
@@ -92,3 +93,17 @@ def test_the_check_cells_of_a_solution_give_full_points():
 
 def test_the_course_is_not_importable_without_its_root():
     assert all("reference" not in text for _, text in solution_source(COURSE.find("encoder_block")[1]))
+
+
+def test_every_limit_that_is_graded_stands_in_the_notebook():
+    told = {e.id: heading(u, e) for u in COURSE.units for e in u.exercises}
+    assert "at most 14 operations" in told["group_norm"]
+    assert "no Python loop over groups or images" in told["group_norm"]
+    assert "at most 6 times the time of the reference" in told["conv2d"]
+    assert "at most 5.25 x `X` of new memory" in told["batch_norm"]
+    assert "no value is read back" in told["batch_norm_layer"]
+    for unit in COURSE.units:
+        for exercise in unit.exercises:
+            limited = exercise.cost != Cost() or exercise.growths or exercise.timed
+            assert ("what it costs" in told[exercise.id]) == bool(limited), exercise.id
+            assert all(f"`{word}`" in told[exercise.id] for word in exercise.forbid)

@@ -1,9 +1,13 @@
 """From observations to a verdict: statuses, points, misconceptions, gates."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from grader import Case, Cost, Exercise
+from grader.calls import Observation, Raised
+from grader.compare import compare
 from grader.course import CourseError
 from grader.judge import judge
 from grader.pack import Pack
@@ -11,6 +15,7 @@ from grader.reading import Use
 from grader.recognise import alike, wrong_answers
 from grader.record import record, run_all
 from grader.render.messages import sentence
+from grader.tolerance import EXACT, Error, Rounding
 from grader.verdict import Item, score
 
 
@@ -233,3 +238,36 @@ def test_only_edge_cases_count_as_edges():
     cases = {p.case.name for p in PACK.planned if p.case.raises is None}
     assert not names & cases
     assert {"a number", "inputs are left alone", "global state is left alone"} <= names
+
+
+def test_changing_an_input_in_place_is_called_that():
+    def in_place(x, factor=2.0):
+        if x.ndim == 0:
+            raise ValueError
+        x *= factor
+        return x
+
+    found = [finding for finding in verdict(in_place).findings if finding.kind == "raised_in_place"]
+    assert {finding.case for finding in found} == {"plain", "another factor", "large"}
+    assert "in place" in sentence(found[0])
+
+
+def test_values_that_are_all_a_little_off_are_told_as_that():
+    planned = next(p for p in PACK.planned if p.variant == "double")
+    rounding = {"result": Rounding(Error(1e-9, 1e-4), EXACT, 1)}
+    planned = replace(planned, expected=replace(planned.expected, rounding=rounding))
+    wanted = planned.expected.outputs
+    found = list(compare(planned, "result", wanted * (1 + 5e-5), wanted, wanted))
+    assert [finding.kind for finding in found] == ["values_typical"]
+    assert found[0].facts["error"] > found[0].facts["limit"]
+    assert "root mean square" in sentence(found[0])
+
+
+def test_state_dicts_that_do_not_fit_are_alike_only_if_the_same_keys_are_wrong():
+    def seen(keys):
+        text = f"Error(s) in loading state_dict for {keys[0].title()}:\n\tMissing key(s): {keys}"
+        return Observation(raised=Raised(("RuntimeError",), text, "state"))
+
+    other_class = Observation(raised=Raised(("RuntimeError",), seen(["w"]).raised.text.replace("W:", "V:"), "state"))
+    assert alike(seen(["w"]), other_class)
+    assert not alike(seen(["w"]), seen(["out"]))

@@ -21,6 +21,10 @@ SENTENCES = {
     "broken_cell": N_("the cell that defines it cannot be read: {text}"),
     "raised_in_load": N_("running the cell raised {error}: {text}"),
     "raised": N_("raised {error}: {text}"),
+    "raised_in_place": N_(
+        "changes a tensor in place that it was given and that must stay as it is: work on a copy "
+        "(torch raised {error}: {text})"
+    ),
     "raised_in_constructor": N_("building the object raised {error}: {text}"),
     "raised_in_state": N_("the state dict of the contract does not fit the module: {text}"),
     "raised_in_backward": N_("the backward pass raised {error}: {text}"),
@@ -42,6 +46,10 @@ SENTENCES = {
     "nan_missing": N_("{path}{index} is {got}, wanted {wanted}: nan in the input must show in the result"),
     "inf": N_("{path}{index} is {got}, wanted {wanted}: infinite values differ"),
     "values": N_("{path}{index} is {got}, wanted {wanted} (largest relative error {error}, allowed {limit})"),
+    "values_typical": N_(
+        "the values of {path} are all a little off: the root mean square of the relative error is {error}, allowed "
+        "{limit}; {path}{index} is {got}, wanted {wanted}"
+    ),
     "values_exact": N_("{path}{index} is {got}, wanted exactly {wanted}"),
     "plain_value": N_("{path} is {got}, wanted {wanted}"),
     "float32_inside": N_(
