@@ -54,6 +54,9 @@ def submitted_file(folder: Path, unit: str) -> tuple[Path, str]:
     if folder.is_symlink():
         return folder, f"the folder {folder.name} is a symbolic link"
     if not folder.is_dir():
+        beside = [f"{unit}{kind}" for kind in KINDS if os.path.lexists(folder.parent / f"{unit}{kind}")]
+        if beside:
+            return folder, f"{beside[0]} lies one folder too high: {unit}/ is missing"
         return folder, "nothing was handed in"
     for kind in KINDS:
         if os.path.lexists(folder / f"{unit}{kind}"):

@@ -331,3 +331,9 @@ def test_results_of_other_exercises_stay(few, tmp_path):
     assert (ann["points"], ann["softmax"], ann["accuracy"]) == ("5.0", "5.0", "0.0")
     assert graded("softmax") == softmax
     assert len(batch.read_rows(tmp_path / "out" / "results.jsonl")) == len(kept)
+
+
+def test_a_file_in_the_wrong_folder_is_named(tmp_path):
+    hand_in(tmp_path / "in", "ann", RIGHT).rename(tmp_path / "in" / "ann" / f"{UNIT}.ipynb")
+    (tmp_path / "in" / "ann" / UNIT).rmdir()
+    assert "one folder too high" in grade(tmp_path / "in", tmp_path / "out")[0]["findings"][0]["message"]

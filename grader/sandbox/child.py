@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NoReturn
 
-from grader.sandbox import confine, frames, preparation
+from grader.sandbox import confine, frames, namespaces, preparation
 from grader.sandbox.limits import Limits
 
 REQUESTS, REPLIES, STATUS = 3, 4, 5  # standard output and error go to the session's output
@@ -81,7 +81,7 @@ def live(plan: Plan, found: confine.Means, serve: Callable[..., None]) -> NoRetu
 
 def _settle(plan: Plan) -> None:
     """Make the interpreter's own state fit its new surroundings."""
-    home = {"portable": plan.folder, "strict": "/tmp"}.get(plan.level, "/")  # noqa: S108 - in its own file system
+    home = {"portable": plan.folder, "strict": namespaces.SCRATCH}.get(plan.level, "/")
     os.environ.update(HOME=home, TMPDIR=home, TORCHINDUCTOR_CACHE_DIR=home)
     tempfile.tempdir = None
     sys.dont_write_bytecode = True

@@ -19,7 +19,7 @@ _NOSUID, _NODEV, _NOEXEC, _BIND, _RECURSIVE, _PRIVATE = 2, 4, 8, 0x1000, 0x4000,
 _ATTR_READ_ONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
 _SET_ATTRIBUTES = 442  # the system call mount_setattr
 _DETACH = 2
-SCRATCH = "/tmp"  # noqa: S108 - inside the new root
+SCRATCH = "/scratch"
 
 
 def own_user(proc: int) -> None:
@@ -77,15 +77,15 @@ def own_world(readable: tuple[str, ...], devices: tuple[str, ...], point: str, s
     kernel.call("sethostname", b"sandbox", 7)
     _mount(None, "/", None, _RECURSIVE | _PRIVATE)
     _mount("tmpfs", point, "tmpfs", _NOSUID, "size=1m,nr_inodes=1k,mode=755")
-    scratch = point + SCRATCH
-    Path(scratch).mkdir(exist_ok=True)
-    _mount("tmpfs", scratch, "tmpfs", _NOSUID | _NODEV | _NOEXEC, f"size={size},nr_inodes=1k,mode=700")
-    if owner is not None:
-        os.chown(scratch, owner, owner)
     for path in readable:
         _bind(path, point, _ATTR_READ_ONLY | _ATTR_NOSUID | _ATTR_NODEV)
     for path in devices:
         _bind(path, point, _ATTR_NOSUID)
+    scratch = point + SCRATCH
+    Path(scratch).mkdir()
+    _mount("tmpfs", scratch, "tmpfs", _NOSUID | _NODEV | _NOEXEC, f"size={size},nr_inodes=1k,mode=700")
+    if owner is not None:
+        os.chown(scratch, owner, owner)
     _set_attributes(point, _ATTR_READ_ONLY | _ATTR_NODEV, recursive=False)
     os.chdir(point)
     kernel.call("pivot_root", b".", b".")

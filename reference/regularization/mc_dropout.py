@@ -53,7 +53,7 @@ def mc_dropout(model: nn.Module, X: Tensor, num_samples: int) -> tuple[Tensor, T
 
 @torch.no_grad()
 def _mean_and_variance(model: nn.Module, X: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
-    """Run the passes and update mean and sum of squares by Welford's rule."""
+    """Run the passes and update mean and sum of squared deviations by Welford's rule."""
     mean = model(X).clone()
     squares = torch.zeros_like(mean)
     for count in range(2, num_samples + 1):
@@ -291,7 +291,7 @@ def all_outputs_kept(model, X, num_samples):
 
 
 @exercise.wrong(
-    "A list of all outputs grows with num_samples: keep a running mean and a running sum of squares.",
+    "A list of all outputs grows with num_samples: keep a running mean and a running sum of squared deviations.",
     caught_by="growth",
 )
 def keeps_all_outputs(model, X, num_samples):
