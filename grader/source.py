@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import sys
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -241,12 +242,14 @@ def bad_call(node: ast.Call, known: Known) -> Iterator[tuple[str, int]]:
         return
     owner, attribute = node.args[:2]
     of_import = bool(known.resolve(owner)) or (isinstance(owner, ast.Name) and hasattr(builtins, owner.id))
-    written = isinstance(attribute, ast.Constant)
+    written = str(attribute.value) if isinstance(attribute, ast.Constant) else ""
     if (of_import and not (written and name == "getattr")) or is_computed(attribute):
         yield name, node.lineno
     elif of_import:
-        yield from bad_torch_parts([str(attribute.value)], (), node.lineno)  # type: ignore[attr-defined]
-        yield from bad_name(str(attribute.value), node.lineno)  # type: ignore[attr-defined]
+        yield from bad_torch_parts([written], (), node.lineno)
+        yield from bad_name(written, node.lineno)
+        if is_module([*known.resolve(owner), written]):
+            yield f"{written} as a value", node.lineno
 
 
 def is_computed(name: ast.expr) -> bool:
@@ -260,8 +263,9 @@ def is_computed(name: ast.expr) -> bool:
 
 def bad_attribute(node: ast.Attribute, known: Known, patterns: tuple[str, ...]) -> Iterator[tuple[str, int]]:
     """Yield a forbidden attribute: of torch or one of its modules, a patched one, one that leads to the system."""
-    yield from bad_name(node.attr, node.lineno)
     full = known.resolve(node)
+    if node.attr in FRAME_NAMES or full or not dotted(node):  # `self.gc` may be a gate
+        yield from bad_name(node.attr, node.lineno)
     if not full:
         return
     if full[0] == "torch" and not any(a == "Tensor" and b == "unfold" for a, b in pairwise(full)):
@@ -274,11 +278,21 @@ def bad_attribute(node: ast.Attribute, known: Known, patterns: tuple[str, ...]) 
 def passes_module(node: ast.Name | ast.Attribute, nodes: list[ast.AST], known: Known) -> bool:
     """Whether a module is used as a value, other than in `nn = torch.nn`: behind another name it would not be known."""
     full = known.resolve(node)
-    if not full or not isinstance(node.ctx, ast.Load) or ".".join(full) not in sys.modules:
+    if not isinstance(node.ctx, ast.Load) or not is_module(full):
         return False
     plain = [n.value for n in nodes if isinstance(n, ast.Assign) and all(isinstance(t, ast.Name) for t in n.targets)]
     first = [n.args[0] for n in nodes if isinstance(n, ast.Call) and dotted(n.func) == ["getattr"] and n.args]
     return not any(node is value for value in plain + first)
+
+
+def is_module(full: list[str]) -> bool:
+    """Whether a full dotted name is a module's, as far as its package is loaded here."""
+    if not full or full[0] not in sys.modules:
+        return len(full) == 1
+    found: object = sys.modules[full[0]]
+    for part in full[1:]:
+        found = vars(found).get(part) if isinstance(found, types.ModuleType) else None
+    return isinstance(found, types.ModuleType)
 
 
 def constant_text(node: ast.expr) -> str:

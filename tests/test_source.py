@@ -3,10 +3,12 @@
 import json
 
 import pytest
+import torch
 
 from grader.source import scan
 from grader.submission import parse
 
+assert torch  # it is loaded wherever sources are scanned
 FORBID = ("softmax", "log_softmax", "logsumexp")
 
 
@@ -58,6 +60,9 @@ def names(source, forbid=FORBID):
         "g = getattr\n    return g(x, 'a')",
         "eval = eval\n    return eval('1')",
         "n = '__globals__'\n    return getattr(f, n)",
+        "m = getattr(torch, 'serialization')\n    return m.sys",
+        "import typing\n    return typing.sys",
+        "return [torch][0].sys",
         "n = '__glo' + 'bals__'\n    return getattr(f, n)",
         "n = 'x'\n    return getattr(nn.Module.__call__, n)",
         "n = 'x'\n    return getattr(object, n)",
@@ -96,6 +101,12 @@ def test_evasions_are_found(body):
         "nn = torch.nn\nF = nn.functional\ndef f(x):\n    return F.relu(nn.Linear(2, 2)(x))",
         "torch.backends.cudnn.benchmark = False\ndef f(x):\n    torch.backends.cudnn.benchmark = False\n    return x",
         "import sys\ndef f(x):\n    return x",
+        "class f(nn.Module):\n    def __init__(self):\n        self.gc = self.os = nn.Linear(2, 2)",
+        "from torch.nn import init\ndef f(x):\n    init.zeros_(x)\n    return {'a': F.relu}['a'](x)",
+        "from functools import partial\ndef f(x: torch.Tensor, act=F.relu) -> torch.Tensor:\n    return partial(act)",
+        "import warnings\ndef f(x):\n    with warnings.catch_warnings():\n        return warnings.simplefilter('ignore')",
+        "def f(x):\n    for module in (nn.ReLU(), nn.Linear(2, 2)):\n        x = module(x)\n    return getattr(x, 'T')",
+        "def f(x):\n    x.requires_grad = True\n    x.grad = None\n    setattr(x, 'note', 1)\n    return x",
     ],
 )
 def test_honest_code_is_left_alone(source):
