@@ -126,11 +126,14 @@ def is_right(verdict: Verdict) -> bool:
 
 def uses_when_timed(subject: Subject, program: Program, provided: Provided, pack: Pack) -> list[Use]:
     """Return what is forbidden and used on inputs as large as the timed ones: the timed calls are not watched."""
-    if pack.speed is None:
-        return []
-    call = replace(pack.speed.call(0), forbid=pack.exercise.forbid, costs=False)
-    seen = subject.observe(program, provided, pack.only(call))
-    return list(seen[0].uses)
+    return list(subject.observe(program, provided, watched_as_timed(pack))[0].uses) if pack.speed else []
+
+
+@lru_cache(maxsize=256)
+def watched_as_timed(pack: Pack) -> Pack:
+    """Return a pack of one call like the timed ones, always the same object for the same pack."""
+    assert pack.speed is not None
+    return pack.only(replace(pack.speed.call(-1), forbid=pack.exercise.forbid, costs=False))
 
 
 def measure(course: Course, program: Program, subject: Subject, pack: Pack) -> Race | None:

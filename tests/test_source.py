@@ -104,7 +104,7 @@ def test_evasions_are_found(body):
         "class f(nn.Module):\n    def __init__(self):\n        self.gc = self.os = nn.Linear(2, 2)",
         "from torch.nn import init\ndef f(x):\n    init.zeros_(x)\n    return {'a': F.relu}['a'](x)",
         "from functools import partial\ndef f(x: torch.Tensor, act=F.relu) -> torch.Tensor:\n    return partial(act)",
-        "import warnings\ndef f(x):\n    with warnings.catch_warnings():\n        return warnings.simplefilter('ignore')",
+        "import warnings\ndef f(x):\n    with warnings.catch_warnings():\n        return warnings.simplefilter('x')",
         "def f(x):\n    for module in (nn.ReLU(), nn.Linear(2, 2)):\n        x = module(x)\n    return getattr(x, 'T')",
         "def f(x):\n    x.requires_grad = True\n    x.grad = None\n    setattr(x, 'note', 1)\n    return x",
     ],

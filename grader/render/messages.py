@@ -74,7 +74,7 @@ SENTENCES = {
     "alias": N_("{path} shares memory with {source}; the result must own its memory"),
     "global": N_("the global setting {name!r} was left changed"),
     "generator": N_("the generator was not used as prescribed: other draws, or more or fewer of them"),
-    "forbidden": N_("calls {name}, which this exercise asks you to write yourself ({where})"),
+    "forbidden": N_("calls torch's own {name}, which this exercise asks you to write yourself ({where})"),
     "forbidden_source": N_("uses {name}, which is not allowed in this exercise ({where})"),
     "orphan": N_("{path} was not made by torch operations that the grader can see"),
     "cost_ops": N_("dispatches {got} operations; at most {limit} are needed (the reference uses {reference})"),
