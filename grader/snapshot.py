@@ -30,11 +30,13 @@ class Snapshot:
         }
         self.plain = [(path, leaf) for path, leaf in self.paths() if not isinstance(leaf, Tensor)]
         self.flags = module_flags(self.module)
-        self.storages = {
-            leaf.untyped_storage()._cdata: path
+        held = [
+            (path, leaf.untyped_storage())
             for path, leaf in self.paths()
             if isinstance(leaf, Tensor) and has_storage(leaf) and leaf.numel()
-        }
+        ]
+        self.storages = {storage._cdata: path for path, storage in held}
+        self.held = held  # a storage that `x.data = ...` lets go would make room for another one at its address
 
     def paths(self) -> list[tuple[str, Any]]:
         """Return every input leaf, and every parameter of the module, with its path."""

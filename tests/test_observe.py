@@ -2,6 +2,7 @@
 
 import random
 import resource
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from grader.calls import Call, Observation, Raised
 from grader.observe import observe
 from grader.reading import Reading, Use
 from grader.remote import MALFORMED
+from grader.snapshot import Snapshot
 from grader.wire import Opaque, pack, unpack
 
 
@@ -325,3 +327,12 @@ def test_printing_for_ever_takes_no_memory():
 
 def test_an_int_of_thousands_of_digits_is_no_number_to_compare():
     assert "digits" in observe(lambda x: 10**5000, Call("a", (torch.rand(2),), ("x",))).outputs.kind
+
+
+def test_memory_that_an_input_lets_go_is_held_so_that_no_result_can_take_its_place():
+    running = torch.rand(300)
+    memory = weakref.ref(running.untyped_storage())
+    before = Snapshot({"running": running}, None, ("running",))
+    running.data = running + 1
+    assert memory() is not None
+    assert list(before.aliases([("result", running.data)])) == []
