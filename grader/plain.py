@@ -50,8 +50,9 @@ def plain_tensor(value: Tensor) -> Tensor | Opaque:
     """Accept ordinary strided tensors, on any device but meta; name the others."""
     if type(value) not in (Tensor, nn.Parameter):
         return Opaque(f"{type(value).__name__} (a Tensor subclass)")
-    if value.__dict__:  # they could stand in the way of the tensor's own methods
-        return Opaque(f"a Tensor with attributes of its own ({', '.join(map(str, value.__dict__))[:80]})")
+    replaced = [name for name in value.__dict__ if hasattr(Tensor, name)]
+    if replaced:  # they stand in the way of the tensor's own methods
+        return Opaque(f"a Tensor with attributes of its own ({', '.join(replaced)[:80]})")
     if not has_storage(value):
         return Opaque(f"a {value.layout} tensor on {value.device}")
     return value

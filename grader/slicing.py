@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
+COMPOUND = (ast.For, ast.If, ast.With, ast.Try, ast.While)
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -79,14 +81,16 @@ def changed_names(node: ast.stmt) -> frozenset[str]:
     """Return names whose value a top-level statement changes without binding them.
 
     `X.attribute = ...`, `X[key] = ...` and `X.method(...)` do, also inside a loop, `if`, `with` or `try`, and so
-    does a function decorated with `@something(X)`.
+    does a function decorated with `@something(X)` or `@X.something`.
     """
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-        calls = [d for d in node.decorator_list if isinstance(d, ast.Call) and d.args]
-        return frozenset(d.args[0].id for d in calls if isinstance(d.args[0], ast.Name))
+        calls = [d for d in node.decorator_list if isinstance(d, ast.Call)]
+        given = [d.args[0].id for d in calls if d.args and isinstance(d.args[0], ast.Name)]
+        bases = [base_of(d.func if isinstance(d, ast.Call) else d) for d in node.decorator_list]
+        return frozenset([*given, *(base.id for base in bases if base is not None)])
     if isinstance(node, (ast.ClassDef, ast.Import, ast.ImportFrom)):
         return frozenset()
-    if isinstance(node, (ast.For, ast.If, ast.With, ast.Try, ast.While)):
+    if isinstance(node, COMPOUND):
         parts = [part for part in ast.iter_child_nodes(node) if isinstance(part, ast.stmt)]
         return frozenset(name for part in parts for name in changed_names(part))
     targets: list[ast.expr] = []
@@ -110,6 +114,11 @@ def base_of(target: ast.expr) -> ast.Name | None:
     return target if isinstance(target, ast.Name) else None
 
 
+def is_main_guard(node: ast.stmt) -> bool:
+    """Whether a statement is `if __name__ == "__main__":`, which is not so when an answer is graded."""
+    return isinstance(node, ast.If) and any(isinstance(n, ast.Name) and n.id == "__name__" for n in ast.walk(node.test))
+
+
 def is_import(node: ast.stmt) -> bool:
     """Whether a statement is an import."""
     return isinstance(node, (ast.Import, ast.ImportFrom))
@@ -122,9 +131,11 @@ def slice_program(cells: tuple[Cell, ...], name: str, provided: frozenset[str]) 
     imported = {n for _, node, names, _ in bindings if is_import(node) for n in names}
     if not any(name in names for _, _, names, _ in bindings):
         return Program(name, (), broken_definition(cells, name))
+    defined = frozenset(n.name for _, n in statements if isinstance(n, (ast.FunctionDef, ast.ClassDef)))
     makers: dict[str, list[int]] = {}
     for position, (_, node, names, changed) in enumerate(bindings):
-        for made in () if is_course_import(node) else names | (changed - imported):
+        mended = changed - imported - (defined if isinstance(node, COMPOUND) else frozenset())
+        for made in () if is_course_import(node) or is_main_guard(node) else names | mended:
             makers.setdefault(made, []).append(position)
     needed, todo = set(), [name]
     chosen: set[int] = set()

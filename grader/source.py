@@ -6,7 +6,7 @@ import ast
 import builtins
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Self
@@ -56,7 +56,7 @@ REBOUND = frozenset(["compile", "vars", "open", "input"])
 """Of these, ordinary words: a learner's own variable may be called so."""
 SYSTEM = frozenset(
     "sys os builtins importlib threading _thread inspect gc ctypes subprocess multiprocessing concurrent marshal "
-    "attrgetter methodcaller".split()
+    "attrgetter methodcaller get_type_hints ForwardRef Formatter get_field".split()
 )
 """Ways out of tensor code, under whatever module they are found."""
 FORBIDDEN_TORCH = frozenset(
@@ -83,6 +83,9 @@ FORBIDDEN_TORCH = frozenset(
         "_python_dispatch",
     ]
 )
+SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
+HELPERS = frozenset("_single _pair _triple _quadruple _size_1_t _size_2_t _size_3_t".split())
+"""Private names of torch that honest layers import."""
 FRAME_NAMES = frozenset(
     [
         "__globals__",
@@ -143,17 +146,16 @@ class Known:
                     if isinstance(target, ast.Name) and (full := full_name(dotted(node.value), aliases)):
                         aliases.setdefault(target.id, ".".join(full))
         used = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-        own = {n.arg for n in nodes if isinstance(n, ast.arg)} | {
+        from_itself: set[str] = set()
+        for binding in nodes:
+            if isinstance(binding, (ast.Assign, ast.AnnAssign, ast.NamedExpr)) and binding.value is not None:
+                stored = {n.id for n in ast.walk(binding) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+                from_itself |= stored & {n.id for n in ast.walk(binding.value) if isinstance(n, ast.Name)}
+        own = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)} - from_itself
+        own |= {n.arg for n in nodes if isinstance(n, ast.arg)} | {
             n.name for n in nodes if isinstance(n, ast.FunctionDef)
         }
-        own |= {
-            target.id
-            for n in nodes
-            if isinstance(n, ast.Assign)
-            for target in n.targets
-            if isinstance(target, ast.Name)
-            and target.id not in {m.id for m in ast.walk(n.value) if isinstance(m, ast.Name)}
-        }
+        own |= {local for n in nodes if isinstance(n, (ast.Import, ast.ImportFrom)) for local, _ in imported(n)}
         return cls(aliases, frozenset(used), frozenset(own))
 
     def resolve(self, node: ast.expr) -> list[str]:
@@ -175,7 +177,8 @@ def scan_part(nodes: list[ast.AST], known: Known, patterns: tuple[str, ...]) -> 
                     yield from bad_import(full, patterns, node.lineno)
     defaults = {id(d) for n in nodes if isinstance(n, ast.arguments) for d in (*n.defaults, *n.kw_defaults)}
     called = {id(n.func) for n in nodes if isinstance(n, ast.Call)}
-    bases = {id(n.value) for n in nodes if isinstance(n, ast.Attribute)}
+    left = {id(n.left) for n in nodes if isinstance(n, ast.BinOp)}
+    plain = {id(n) for n in nodes_that_may_be_modules(nodes, known)}
     for node in nodes:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
             rebound = node.id in REBOUND and node.id in known.own and id(node) not in defaults
@@ -191,9 +194,9 @@ def scan_part(nodes: list[ast.AST], known: Known, patterns: tuple[str, ...]) -> 
                 yield from bad_torch_parts([name], patterns, node.lineno)
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             yield from bad_name(node.name, node.lineno)
-        elif isinstance(node, (ast.Constant, ast.BinOp)) and (text := constant_text(node)) in FRAME_NAMES:
-            yield text, node.lineno
-        if isinstance(node, (ast.Name, ast.Attribute)) and id(node) not in bases and passes_module(node, nodes, known):
+        elif isinstance(node, (ast.Constant, ast.BinOp)) and id(node) not in left:
+            yield from ((text, node.lineno) for text in [constant_text(node)] if text in FRAME_NAMES)
+        if isinstance(node, (ast.Name, ast.Attribute)) and id(node) not in plain and is_module(known.resolve(node)):
             yield f"{'.'.join(dotted(node))} as a value", node.lineno
 
 
@@ -221,7 +224,7 @@ def bad_import(full: str, patterns: tuple[str, ...], line: int) -> Iterator[tupl
 
 def bad_name(name: str, line: int) -> Iterator[tuple[str, int]]:
     """Yield a name that leads to frames, code or the system, whatever it is a name of."""
-    if name in FRAME_NAMES or name in SYSTEM:
+    if name in FRAME_NAMES or name in SYSTEM or name.lstrip("_") in SYSTEM:
         yield name, line
 
 
@@ -230,7 +233,7 @@ def bad_torch_parts(parts: list[str], patterns: tuple[str, ...], line: int) -> I
     for part in parts:
         private = part.startswith("_") and not part.startswith("__")
         named = patterns and (matches(part, patterns) or matches(part.lower(), patterns))
-        if part in FORBIDDEN_TORCH or private or named:
+        if part in FORBIDDEN_TORCH or (private and part not in HELPERS) or named:
             yield ".".join(["torch", *parts]), line
             return
 
@@ -253,12 +256,9 @@ def bad_call(node: ast.Call, known: Known) -> Iterator[tuple[str, int]]:
 
 
 def is_computed(name: ast.expr) -> bool:
-    """Whether an attribute's name is put together: `f"weight_l{k}"` is honest, its beginning is there to read."""
-    if isinstance(name, ast.Constant) and name.value in FRAME_NAMES:
-        return True
-    if isinstance(name, ast.JoinedStr) and isinstance(name.values[0], ast.Constant):
-        return not str(name.values[0].value)[:1].isalpha()
-    return not isinstance(name, (ast.Constant, ast.Name))
+    """Whether the written parts of an attribute's name point at Python's own: `f"weight_l{k}"` is honest."""
+    texts = [n.value for n in ast.walk(name) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    return any("__" in text or text in FRAME_NAMES for text in [*texts, constant_text(name)])
 
 
 def bad_attribute(node: ast.Attribute, known: Known, patterns: tuple[str, ...]) -> Iterator[tuple[str, int]]:
@@ -275,14 +275,50 @@ def bad_attribute(node: ast.Attribute, known: Known, patterns: tuple[str, ...]) 
         yield f"{'.'.join(full)} changed" if patched else "__dict__", node.lineno
 
 
-def passes_module(node: ast.Name | ast.Attribute, nodes: list[ast.AST], known: Known) -> bool:
-    """Whether a module is used as a value, other than in `nn = torch.nn`: behind another name it would not be known."""
-    full = known.resolve(node)
-    if not isinstance(node.ctx, ast.Load) or not is_module(full):
-        return False
-    plain = [n.value for n in nodes if isinstance(n, ast.Assign) and all(isinstance(t, ast.Name) for t in n.targets)]
-    first = [n.args[0] for n in nodes if isinstance(n, ast.Call) and dotted(n.func) == ["getattr"] and n.args]
-    return not any(node is value for value in plain + first)
+def nodes_that_may_be_modules(nodes: list[ast.AST], known: Known) -> Iterator[ast.AST]:
+    """Yield names that may stand for a module: behind any other name it would not be known.
+
+    They may do so in `torch.nn`, `nn = torch.nn` and `hasattr(torch, ...)`; and a local variable may be called like
+    a module without being one.
+    """
+    for node in nodes:
+        if isinstance(node, ast.Attribute) or (
+            isinstance(node, ast.Assign) and all(isinstance(target, ast.Name) for target in node.targets)
+        ):
+            yield node.value
+        elif isinstance(node, ast.Call) and dotted(node.func) in (["getattr"], ["hasattr"]) and node.args:
+            yield node.args[0]
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield from local_names(node.body, [node.args], known)
+        elif isinstance(node, ast.Lambda):
+            yield from local_names([node.body], [node.args], known)
+        elif isinstance(node, (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)):
+            results = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
+            yield from local_names(results, [part.target for part in node.generators], known)
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            yield node
+
+
+def local_names(body: Sequence[ast.AST], binding: Sequence[ast.AST], known: Known) -> Iterator[ast.AST]:
+    """Yield the names in a function's or comprehension's body that are local to it, and no other name of an import."""
+    own = [n for part in (*body, *binding) for n in own_scope(part)]
+    everywhere = [n for part in body for n in ast.walk(part)]
+    bound = {n.arg for n in own if isinstance(n, ast.arg)}
+    bound |= {n.id for n in own if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    bound -= {name for n in everywhere if isinstance(n, (ast.Global, ast.Nonlocal)) for name in n.names}
+    renamed = [n for n in own if isinstance(n, ast.Assign) and known.resolve(n.value)]
+    bound -= {t.id for n in renamed for t in n.targets if isinstance(t, ast.Name)}
+    yield from (n for n in everywhere if isinstance(n, ast.Name) and n.id in bound)
+
+
+def own_scope(node: ast.AST) -> Iterator[ast.AST]:
+    """Walk a syntax tree without the insides of functions and comprehensions."""
+    todo = [node]
+    while todo:
+        found = todo.pop()
+        yield found
+        if not isinstance(found, SCOPES):
+            todo += ast.iter_child_nodes(found)
 
 
 def is_module(full: list[str]) -> bool:
@@ -297,11 +333,13 @@ def is_module(full: list[str]) -> bool:
 
 def constant_text(node: ast.expr) -> str:
     """Return the text of a constant, or of constants put together with +."""
-    if isinstance(node, ast.Constant):
-        return node.value if isinstance(node.value, str) else ""
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        return constant_text(node.left) + constant_text(node.right)
-    return ""
+    parts: list[str] = []
+    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        parts.append(constant_text(node.right))
+        node = node.left
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        parts.append(node.value)
+    return "".join(reversed(parts))
 
 
 def dotted(node: ast.expr) -> list[str]:

@@ -43,10 +43,11 @@ def read_regular(path: Path, limit: int = MAX_BYTES) -> bytes:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         raise SubmissionError(f"{path.name} cannot be opened: {error.strerror}") from None
+    facts = os.fstat(handle)
+    if not stat.S_ISREG(facts.st_mode):  # before Python makes a file of it, which it refuses for a folder
+        os.close(handle)
+        raise SubmissionError(f"{path.name} is not an ordinary file")
     with os.fdopen(handle, "rb") as file:
-        facts = os.fstat(file.fileno())
-        if not stat.S_ISREG(facts.st_mode):
-            raise SubmissionError(f"{path.name} is not an ordinary file")
         if facts.st_nlink > 1:
             raise SubmissionError(f"{path.name} is a hard link; hand in a copy of the file")
         if facts.st_size > limit:
@@ -134,7 +135,10 @@ def strip_magics(source: str) -> str:
         if not re.match(r"%%(time|timeit|capture|prun)\b", lines[0]):
             return ""
         lines[0] = ""
-    return "\n".join(re.sub(r"^(\s*)[%!?].*$|^(\s*)\w[\w.]*\?{1,2}\s*$", r"\1\2pass", line) for line in lines)
+    return "\n".join(
+        re.sub(r"^(\s*)[%!?].*$|^(\s*)\w[\w.]*\?{1,2}\s*$|^(\s*)\w+\s*=\s*[%!].*$", r"\1\2\3pass", line)
+        for line in lines
+    )
 
 
 def make_cell(label: str, source: str, *, magics: bool = False) -> Cell:

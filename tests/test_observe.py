@@ -290,6 +290,15 @@ def test_a_tensor_with_methods_of_its_own_is_no_tensor():
     assert "attributes of its own" in observe(lying, Call("a", (torch.rand(2),), ("x",))).outputs.kind
 
 
+def test_a_tensor_may_carry_a_note():
+    def noting(x):
+        out = x * 2
+        out.note = "mine"
+        return out
+
+    assert torch.is_tensor(observe(noting, Call("a", (torch.rand(2),), ("x",))).outputs)
+
+
 def test_a_module_may_not_replace_how_it_is_called():
     class Called(nn.Module):
         def __call__(self, x):

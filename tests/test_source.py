@@ -1,6 +1,7 @@
 """Forbidden things in a learner's source."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -63,6 +64,14 @@ def names(source, forbid=FORBID):
         "m = getattr(torch, 'serialization')\n    return m.sys",
         "import typing\n    return typing.sys",
         "return [torch][0].sys",
+        "import collections\n    return collections._sys.modules",
+        "import typing\n    return typing.get_type_hints(f)",
+        "import string\n    return string.Formatter().get_field('0', (f,), {})",
+        "t = torch\n    m = [t][0]\n    return m._C",
+        "y = [0 for torch in ()]\n    m = [torch][0]\n    return m",
+        "return [m for torch in (torch,) for m in (torch,)]",
+        "def g():\n        global torch\n        torch = torch\n        return [torch]\n    return g",
+        "return getattr(x, '_' + '_class_' + '_')",
         "n = '__glo' + 'bals__'\n    return getattr(f, n)",
         "n = 'x'\n    return getattr(nn.Module.__call__, n)",
         "n = 'x'\n    return getattr(object, n)",
@@ -106,6 +115,14 @@ def test_evasions_are_found(body):
         "from functools import partial\ndef f(x: torch.Tensor, act=F.relu) -> torch.Tensor:\n    return partial(act)",
         "import warnings\ndef f(x):\n    with warnings.catch_warnings():\n        return warnings.simplefilter('x')",
         "def f(x):\n    for module in (nn.ReLU(), nn.Linear(2, 2)):\n        x = module(x)\n    return getattr(x, 'T')",
+        "class f(nn.Module):\n    def forward(self, i):\n        return getattr(self, 'w' + str(i) + 'b%d' % i)",
+        "class f(nn.Module):\n    def forward(self, g):\n        return getattr(self, f'{g}_gate')(self.kind)",
+        "def f(xs):\n    return [input + 1 for input in xs]",
+        "def f(x):\n    vars, means = x.var(0), x.mean(0)\n    return vars + means",
+        "import time, copy\ndef f(x):\n    copy = x.clone()\n    time = copy.shape[0]\n    return [copy, time]",
+        "import torch as t\ndef f(x):\n    return t.stack([x[:, t] for t in range(3)])",
+        "def f(x):\n    return x if hasattr(torch, 'exp') else -x",
+        "from torch.nn.modules.utils import _pair\ndef f(x):\n    return _pair(x)",
         "def f(x):\n    x.requires_grad = True\n    x.grad = None\n    setattr(x, 'note', 1)\n    return x",
     ],
 )
@@ -130,3 +147,14 @@ def test_the_place_is_named():
 def test_an_import_in_another_cell_is_known(cells):
     notebook = json.dumps({"cells": [{"cell_type": "code", "source": cell, "metadata": {}} for cell in cells]})
     assert scan(parse(notebook.encode(), "a.ipynb").program("f"), FORBID)
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["\n".join(["    a = t"] * 12_000), "    return " + " + ".join(["'a'"] * 900), "    " + "t;" * 50_000,
+     "    " + " = ".join([f"a{n}" for n in range(5_000)]) + " = x", "    return " + "lambda: " * 60 + "t"],
+)  # fmt: skip
+def test_scanning_takes_no_longer_than_the_source_is_long(body):
+    start = time.process_time()
+    names(f"t = torch\ndef f(x):\n{body}")
+    assert time.process_time() - start < 10  # quadratic scanning takes minutes

@@ -82,7 +82,7 @@ def test_line_numbers_stay_true():
 @pytest.mark.parametrize(
     "source",
     ["%matplotlib inline\ndef f(): return 1", "!pip install x\ndef f(): return 1", "%%time\ndef f(): return 1",
-     "def f(): return 1\nf?\n?f"],
+     "def f(): return 1\nf?\n?f", "files = !ls\ndef f(): return 1"],
 )  # fmt: skip
 def test_magics_are_stripped(source):
     assert run("f", source)() == 1
@@ -112,6 +112,24 @@ def test_other_line_ends(end):
     ],
 )
 def test_statements_that_change_what_is_needed_belong_to_it(source):
+    assert run("f", source)() == 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "if __name__ == '__main__':\n    f.tested = 1 / 0\ndef f(): return 1",
+        "def f(): return 1\nif f() == 1:\n    f.tested = 1 / 0",
+        "def f(): return 1\ntry:\n    f.seen = undefined\nfinally:\n    pass",
+    ],
+)
+def test_tests_of_an_answer_do_not_belong_to_it(source):
+    assert run("f", source)() == 1
+
+
+def test_a_helper_that_is_registered_belongs_to_the_registry():
+    registry = "class R:\n    def add(self, g): self.g = g; return g\nr = R()"
+    source = f"{registry}\n@r.add\ndef g(): return 1\ndef f(): return r.g()"
     assert run("f", source)() == 1
 
 
@@ -223,6 +241,9 @@ def test_links_devices_and_large_files_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.py")
     with pytest.raises(SubmissionError, match="ordinary"):
         read(tmp_path / "pipe.py")
+    (tmp_path / "folder.py").mkdir()
+    with pytest.raises(SubmissionError, match="ordinary"):
+        read(tmp_path / "folder.py")
     large = tmp_path / "large.py"
     large.write_bytes(b"#" * (MAX_BYTES + 1))
     with pytest.raises(SubmissionError, match="limit"):
