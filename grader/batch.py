@@ -15,13 +15,12 @@ from typing import Any
 
 import torch
 
-from grader.course import CourseError, load_course
+from grader.course import load_course
 from grader.exercise import Exercise
-from grader.grade import Options, grade, ungraded, unreadable, wanted
+from grader.grade import BEFORE_GRADING, Options, grade, ungraded, unreadable, wanted
 from grader.jobs import Job, key_of, submitted_bytes
 from grader.pools import open_pool
 from grader.render.results import Row, grades_csv, json_line, row
-from grader.sandbox import Unavailable, WorkerError
 from grader.subject import Worker
 from grader.submission import SubmissionError, parse
 from grader.verdict import NOT_GRADABLE, Verdict
@@ -71,19 +70,19 @@ def grade_job(job: Job) -> Graded:
         try:
             with Worker(pool) as worker:
                 verdicts = grade(course, unit, found, worker, job.options)
-        except (Unavailable, WorkerError, CourseError):
+        except BEFORE_GRADING:
             raise
         except Exception as error:  # a fault of ours must not cost the others their grades
-            verdicts = [replace(ungraded(e, error), isolation=pool.isolation) for e in wanted(unit, job.options)]
-    return tuple(told(v, job, e, digest) for v, e in zip(verdicts, wanted(unit, job.options), strict=True))
+            verdicts = [ungraded(e, error, pool.isolation) for e in wanted(unit, job.options)]
+    return tuple(row_of(v, job, e, digest) for v, e in zip(verdicts, wanted(unit, job.options), strict=True))
 
 
-def told(verdict: Verdict, job: Job, exercise: Exercise, digest: str | None) -> Row:
+def row_of(verdict: Verdict, job: Job, exercise: Exercise, digest: str | None) -> Row:
     """Put a verdict into words; one that cannot be is for a person to look at."""
     try:
         return row(verdict, job.student, job.unit, digest)
     except Exception as error:
-        return row(replace(ungraded(exercise, error), isolation=verdict.isolation), job.student, job.unit, digest)
+        return row(ungraded(exercise, error, verdict.isolation), job.student, job.unit, digest)
 
 
 def read_journal(path: Path) -> dict[str, Graded]:
@@ -116,6 +115,7 @@ def run(
     results of exercises that this run does not grade stay in the files.
     """
     out.mkdir(parents=True, exist_ok=True)
+    earlier = earlier_rows(out / RESULTS)
     journal = out / JOURNAL
     done = read_journal(journal) if resume else {}
     keys = {job: key_of(job) for job in jobs}
@@ -133,16 +133,26 @@ def run(
             if progress is not None:
                 progress(job, graded, len(results), len(jobs))
     rows = [one for job in jobs for one in results[job]]
-    whole = with_others(out / RESULTS, rows)
+    whole = with_others(earlier, rows)
     write_whole(out / RESULTS, "".join(map(json_line, whole)))
     write_whole(out / GRADES, grades_csv(whole))
     return rows
 
 
-def with_others(path: Path, rows: list[Row]) -> list[Row]:
+def earlier_rows(path: Path) -> list[Row]:
+    """Read the results that stand in a folder, if there are any; a file that holds something else is left alone."""
+    try:
+        found = read_rows(path) if path.exists() else []
+        grades_csv(found)  # needs every field that the files are made from
+    except (ValueError, KeyError, TypeError):
+        raise SubmissionError(f"{path} does not hold results: move it away, or choose another folder") from None
+    return found
+
+
+def with_others(earlier: list[Row], rows: list[Row]) -> list[Row]:
     """Return rows together with the earlier results of exercises that are not among them: of other units, say."""
     covered = {(r["unit"], r["exercise"]) for r in rows}
-    others = [r for r in read_rows(path) if (r["unit"], r["exercise"]) not in covered] if path.exists() else []
+    others = [r for r in earlier if (r["unit"], r["exercise"]) not in covered]
     return sorted([*others, *rows], key=lambda r: (r["student"], r["unit"])) if others else rows
 
 

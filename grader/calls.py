@@ -8,27 +8,11 @@ from typing import Any, Self
 from torch import Tensor
 
 from grader.reading import Reading, Use, told
+from grader.texts import text_of
 
-MOST_TEXT = 600
 MOST_ITEMS = 1000
 CHANGES = frozenset("replaced values requires_grad grad size flags global".split())
 """Kinds of change that are looked for."""
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
-
-
-def printable(text: str) -> str:
-    """Return a text as it may be shown and stored: escape codes for a terminal and lone surrogates are spelled out."""
-    return text.translate(_CONTROL).encode("utf-8", "backslashreplace").decode()
-
-
-def text_of(value: Any) -> str:
-    """Return a text that an untrusted process sent: printable, and not without end."""
-    return printable(str(value)[:MOST_TEXT])
-
-
-def texts_of(values: Any) -> tuple[str, ...]:
-    """Return texts that an untrusted process sent, not without end."""
-    return tuple(text_of(value) for value in values[:MOST_ITEMS])
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +168,11 @@ class Observation:
             elsewhere=texts_of(made.elsewhere),
             generators=texts_of(made.generators),
         )
+
+
+def texts_of(values: Any) -> tuple[str, ...]:
+    """Return texts that an untrusted process sent, not without end."""
+    return tuple(text_of(value) for value in values[:MOST_ITEMS])
 
 
 def known_change(kind: Any) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from grader.calls import Observation, Raised
-from grader.compare import compare, finding, strange_places, value_finding
+from grader.compare import compare, finding, shape_of, strange_places, value_finding
 from grader.pack import Planned
 from grader.tolerance import DOUBLE as DOUBLE_LIMIT
 from grader.tolerance import GRADIENT_FLOOR, RELATIVE_FLOOR, difference, within
@@ -90,9 +90,7 @@ def gradient_findings(planned: Planned, seen: Observation) -> Iterator[Finding]:
             continue
         target = torch.zeros_like(got) if wanted is None else wanted
         if got.shape != target.shape:
-            yield finding(
-                planned, "gradients", "gradient_shape", path=path, got=tuple(got.shape), wanted=tuple(target.shape)
-            )
+            yield finding(planned, "gradients", "gradient_shape", path=path, got=shape_of(got), wanted=shape_of(target))
             return
         strange = strange_places(got, target)
         error = difference(got, target, floor)

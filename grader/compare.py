@@ -14,6 +14,8 @@ from grader.tolerance import FLOAT32_INSIDE, Error, Rounding, difference, first_
 from grader.verdict import Finding
 from grader.wire import Opaque
 
+MOST_AXES = 20
+
 
 def compare(planned: Planned, path: str, got: Any, wanted: Any, like: Any) -> Iterator[Finding]:
     """Yield what is wrong with one result, walking lists, tuples and dicts."""
@@ -112,16 +114,14 @@ def value_finding(
 ) -> Finding:
     """Describe a wrong value: where first, what came, what was wanted, how far off, how far is allowed."""
     index = first_bad(got, wanted, limit)
-    if kind == "values" and error.max <= limit.max:  # no value is far off, but all of them are a little
-        return finding(
-            planned, check, "values_typical", path=path, index=list(index), got=number(got[index]),
-            wanted=number(wanted[index]), error=number(error.rms), limit=number(limit.rms),
-        )  # fmt: skip
+    far, allowed = error.max, limit.max
+    if kind == "values" and far <= allowed:  # no value is far off, but all of them are a little
+        kind, far, allowed = "values_typical", error.rms, limit.rms
     if kind == "nan":
         index = tuple((got.isnan() & ~wanted.isnan()).nonzero()[0].tolist())
     return finding(
         planned, check, kind, path=path, index=list(index), got=number(got[index]), wanted=number(wanted[index]),
-        error=number(error.max), limit=number(limit.max), dtype=dtype_name(got),
+        error=number(far), limit=number(allowed), dtype=dtype_name(got),
     )  # fmt: skip
 
 
@@ -157,9 +157,6 @@ def type_name(value: Any) -> str:
 def dtype_name(tensor: Tensor) -> str:
     """Name a dtype without `torch.`."""
     return str(tensor.dtype).removeprefix("torch.")
-
-
-MOST_AXES = 20
 
 
 def shape_of(tensor: Tensor) -> tuple[int, ...] | str:

@@ -150,7 +150,7 @@ class Exercise:
 
     def wrong(self, hint: str, *, caught_by: str | None = None) -> Callable[[Candidate], Candidate]:
         """Declare a wrong answer with its hint, and the check that must catch it where it is not the values."""
-        self.must_be_text(hint, "wrong")
+        must_be_text(hint, f"{self.id}: @exercise.wrong")
 
         def declare(candidate: Candidate) -> Candidate:
             self.wrongs.append(Wrong(candidate, hint, caught_by))
@@ -158,14 +158,9 @@ class Exercise:
 
         return declare
 
-    def must_be_text(self, words: object, decorator: str) -> None:
-        """Refuse a decorator without its text, which would declare nothing."""
-        if not isinstance(words, str):
-            raise TypeError(f'{self.id}: write @exercise.{decorator}("..."), with a text')
-
     def right(self, title: str) -> Callable[[Candidate], Candidate]:
         """Declare a correct but unusual answer."""
-        self.must_be_text(title, "right")
+        must_be_text(title, f"{self.id}: @exercise.right")
 
         def declare(candidate: Candidate) -> Candidate:
             self.rights.append(Right(candidate, title))
@@ -205,3 +200,9 @@ class Exercise:
             return make
 
         return declare
+
+
+def must_be_text(words: object, where: str) -> None:
+    """Refuse a decorator without its text, which would declare nothing."""
+    if not isinstance(words, str):
+        raise TypeError(f'{where}("...") is written with a text')

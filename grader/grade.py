@@ -32,6 +32,8 @@ from grader.verdict import ERROR, NOT_ATTEMPTED, NOT_GRADABLE, Finding, Verdict
 _GPU = threading.Lock()
 """One process at a time uses the GPU: others would change what is measured there."""
 TIMED_CALLS = "timed calls"
+BEFORE_GRADING = (CourseError, Unavailable, WorkerError)
+"""What is wrong with the course or the machine, not with grading one submission: it ends the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +80,10 @@ def graded(course: Course, exercise: Exercise, found: Submission, subject: Subje
     """Grade one exercise of a class; where the grader itself fails, a person must look at this one."""
     try:
         return grade_exercise(course, exercise, found, subject, options)
-    except (CourseError, Unavailable, WorkerError):
+    except BEFORE_GRADING:
         raise
     except Exception as error:
-        return replace(ungraded(exercise, error), isolation=subject.isolation)
+        return ungraded(exercise, error, subject.isolation)
 
 
 def grade_exercise(
@@ -171,10 +173,10 @@ def absent(exercise: Exercise, program: Program) -> Verdict:
     return replace(base, status=ERROR, findings=(finding,))
 
 
-def ungraded(exercise: Exercise, error: Exception) -> Verdict:
+def ungraded(exercise: Exercise, error: Exception, isolation: str) -> Verdict:
     """Return the verdict on an exercise on which the grader itself failed: for a person to look at."""
     finding = Finding("runs", "internal", facts={"text": f"{type(error).__name__}: {error}"[:200]})
-    return Verdict(exercise.id, exercise.name, NOT_GRADABLE, 0.0, exercise.points, (finding,))
+    return Verdict(exercise.id, exercise.name, NOT_GRADABLE, 0.0, exercise.points, (finding,), isolation=isolation)
 
 
 def unreadable(unit: Unit, error: SubmissionError, options: Options = Options()) -> list[Verdict]:

@@ -9,10 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 
 import grader
-from grader.calls import printable
 from grader.course import Course, load_course
 from grader.grade import Options
 from grader.submission import SubmissionError, read_regular
+from grader.texts import printable
 
 KINDS = (".ipynb", ".py")
 

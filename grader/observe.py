@@ -37,7 +37,7 @@ def run_plainly(candidate: Callable[..., Any], call: Call) -> Any:
 
 
 def prepared(candidate: Callable[..., Any], call: Call) -> Callable[[], Any]:
-    """Build the module and copy the inputs of a call, so that only the call itself is left to make."""
+    """Build the module and copy the inputs of a call, ready for gradients: only the call itself is left to make."""
     observer = _Observer(candidate, call)
     torch.default_generator.manual_seed(call.seed)
     subject = observer.build()

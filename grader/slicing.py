@@ -56,7 +56,7 @@ def bound_names(node: ast.stmt) -> frozenset[str]:
         if isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom))
         for name in bound_names(n)
     )
-    return names | inner if isinstance(node, (ast.If, ast.Try, ast.For, ast.With, ast.While)) else names
+    return names | inner if isinstance(node, COMPOUND) else names
 
 
 @lru_cache(maxsize=10_000)
@@ -94,12 +94,10 @@ def changed_names(node: ast.stmt) -> frozenset[str]:
         parts = [part for part in ast.iter_child_nodes(node) if isinstance(part, ast.stmt)]
         return frozenset(name for part in parts for name in changed_names(part))
     targets: list[ast.expr] = []
-    if isinstance(node, ast.Assign):
+    if isinstance(node, (ast.Assign, ast.Delete)):
         targets = node.targets
     elif isinstance(node, (ast.AugAssign, ast.AnnAssign)):
         targets = [node.target]
-    elif isinstance(node, ast.Delete):
-        targets = node.targets
     elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
         targets = [node.value.func]
     return frozenset(base.id for target in targets if (base := base_of(target)) is not None)

@@ -143,19 +143,20 @@ def strip_magics(source: str) -> str:
 
 def make_cell(label: str, source: str, *, magics: bool = False) -> Cell:
     """Parse one cell; a syntax error stays with it. Magics are blanked only in what is no Python as it stands."""
+    plain = source.replace("\r\n", "\n").replace("\r", "\n")
+    cell = parsed_cell(label, plain)
+    return parsed_cell(label, strip_magics(plain)) if magics and cell.error else cell
+
+
+def parsed_cell(label: str, source: str) -> Cell:
+    """Parse a cell as it stands."""
     file = f"<cell {label}>"
-    cleaned = source.replace("\r\n", "\n").replace("\r", "\n")
-    if magics:
-        try:
-            return Cell(file, cleaned, parse_source(cleaned))
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            cleaned = strip_magics(cleaned)
     try:
-        return Cell(file, cleaned, parse_source(cleaned))
+        return Cell(file, source, parse_source(source))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None)
         where = f" (line {line})" if line else ""
-        return Cell(file, cleaned, None, f"{type(error).__name__}{where}: {getattr(error, 'msg', error)}")
+        return Cell(file, source, None, f"{type(error).__name__}{where}: {getattr(error, 'msg', error)}")
 
 
 def load_program(program: Program, provided: Iterable[tuple[str, str]] = ()) -> Callable[..., Any]:

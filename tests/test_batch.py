@@ -16,7 +16,6 @@ from helpers import NO_SHIFT, RIGHT, ROOT, STUB, UNIT, hand_in
 
 from grader import batch, sandbox
 from grader import grade as grading
-from grader.calls import printable
 from grader.course import load_course, solution_source
 from grader.grade import Options
 from grader.jobs import find_jobs
@@ -26,6 +25,8 @@ from grader.pools import ENTRY
 from grader.record import record
 from grader.slicing import Program
 from grader.subject import Worker
+from grader.submission import SubmissionError
+from grader.texts import printable
 
 OPTIONS = Options(exercise="softmax")
 
@@ -337,3 +338,12 @@ def test_a_file_in_the_wrong_folder_is_named(tmp_path):
     hand_in(tmp_path / "in", "ann", RIGHT).rename(tmp_path / "in" / "ann" / f"{UNIT}.ipynb")
     (tmp_path / "in" / "ann" / UNIT).rmdir()
     assert "one folder too high" in grade(tmp_path / "in", tmp_path / "out")[0]["findings"][0]["message"]
+
+
+def test_a_results_file_that_holds_something_else_is_left_alone(few, tmp_path):
+    (tmp_path / "out").mkdir()
+    for text in ("my notes", '{"unit": "a"}', "[1]"):
+        (tmp_path / "out" / "results.jsonl").write_text(text, encoding="utf-8")
+        with pytest.raises(SubmissionError, match="does not hold results"):
+            grade(few, tmp_path / "out")
+        assert (tmp_path / "out" / "results.jsonl").read_text(encoding="utf-8") == text

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from grader.calls import printable
+from grader.texts import printable
 from grader.verdict import N_, Finding
 
 LOCALES = Path(__file__).parent.parent / "locale"
