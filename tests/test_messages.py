@@ -3,12 +3,15 @@
 import ast
 import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from babel.messages.extract import extract_from_dir
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
+from helpers import ROOT
 
 import grader
 from grader.render.messages import SENTENCES, sentence
@@ -79,3 +82,8 @@ def test_a_narrow_console_prints_everything(encoding, monkeypatch):
     monkeypatch.setenv("GRADER_LANG", "zh" if encoding == "cp936" else "en")
     page = text(Verdict("f", "f", "failed", 0.0, 5, (FINDING,)))
     assert page.encode(encoding).decode(encoding) == page
+
+
+def test_telling_messages_needs_no_torch():
+    code = "import sys, grader.render.terminal; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
