@@ -252,19 +252,27 @@ def doctor() -> None:
 
 def main() -> None:
     """Run the command: whatever goes wrong ends in one sentence and the right exit code."""
-    from grader.course import CourseError
-    from grader.sandbox import Unavailable, WorkerError
-    from grader.submission import SubmissionError
-
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
         app()
-    except (CourseError, SubmissionError) as error:
-        fail(error, USAGE)
-    except (Unavailable, WorkerError) as error:
-        fail(error, INFRASTRUCTURE)
+    except Exception as error:
+        code = exit_code(error)
+        if code is None:
+            raise
+        fail(error, code)
+
+
+def exit_code(error: Exception) -> int | None:
+    """Return the exit code of what went wrong; None for a fault of the grader's own."""
+    from grader.course import CourseError  # not before a command has begun to open the sandbox: this loads torch
+    from grader.sandbox import Unavailable, WorkerError
+    from grader.submission import SubmissionError
+
+    if isinstance(error, (CourseError, SubmissionError)):
+        return USAGE
+    return INFRASTRUCTURE if isinstance(error, (Unavailable, WorkerError)) else None
 
 
 def fail(error: Exception, code: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from grader import sandbox, wire
@@ -49,10 +49,15 @@ class Child:
             self._session = None
 
     def load(
-        self, program: Program, provided: Provided, calls: bytes, seconds: float
+        self, program: Program, provided: Provided, calls: bytes, seconds: float, probes: Iterable[str] = ()
     ) -> tuple[str, Observation | None]:
-        """Have the child load a program; returns the token of the replies to its calls, and what went wrong."""
+        """Have the child load a program and get ready for calls, of which `probes` are the sources.
+
+        Returns the token of the replies to these calls, and what went wrong.
+        """
         token = secrets.token_hex(8)
+        if self.pool.load_for([*probes, *(source for _, source in (*program.parts, *provided))]):
+            self.close()
         request = {"do": "observe", "name": program.name, "parts": program.parts, "provided": provided}
         self.session.send(wire.pack({"token": token, **request}))
         self.session.send(calls)

@@ -105,14 +105,19 @@ def module_flags(module: nn.Module | None) -> list[tuple[bool, int]]:
 
 def reachable_tensors(candidate: Callable[..., Any]) -> list[Tensor]:
     """Return tensors that exist before the call and that the candidate can reach through globals and closures."""
-    scopes: list[Any] = [getattr(candidate, "__globals__", {}).values(), getattr(candidate, "__defaults__", None) or ()]
+    scopes: list[Any] = [own_globals(candidate), getattr(candidate, "__defaults__", None) or ()]
     for cell in getattr(candidate, "__closure__", None) or ():
         with contextlib.suppress(ValueError):  # an empty cell
             scopes.append([cell.cell_contents])
     if inspect.isclass(candidate):
         forward = inspect.getattr_static(candidate, "forward", None)
-        scopes += [vars(candidate).values(), getattr(forward, "__globals__", {}).values()]
+        scopes += [vars(candidate).values(), own_globals(forward)]
     return [t for scope in scopes for item in scope for t in shallow_tensors(item)]
+
+
+def own_globals(function: Any) -> list[Any]:
+    """Return the values of a function's globals, without Python's own."""
+    return [v for k, v in getattr(function, "__globals__", {}).items() if k != "__builtins__"]
 
 
 def shallow_tensors(value: Any) -> list[Tensor]:

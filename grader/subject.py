@@ -133,7 +133,8 @@ class Worker:
 
     def replies(self, program: Program, provided: Provided, pack: Pack) -> Iterator[Observation]:
         """Load a program and yield the observations as they come."""
-        token, problem = self.child.load(program, provided, packed_calls(pack), pack.exercise.seconds)
+        probes = {call.probe for call in pack.calls() if call.probe is not None}
+        token, problem = self.child.load(program, provided, packed_calls(pack), pack.exercise.seconds, probes)
         if problem is not None:
             yield problem
             return

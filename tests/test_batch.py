@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from helpers import NO_SHIFT, RIGHT, ROOT, STUB, UNIT, hand_in
@@ -208,6 +209,21 @@ def test_a_server_that_dies_costs_nobody_points():
         seen = worker.observe(program, (), pack)
     assert len(replies) > len(pack.calls()) + 1
     assert judge(pack, seen).passed
+
+
+def test_a_child_is_replaced_where_a_program_needs_more_imported():
+    course = load_course(ROOT)
+    exercise = course.find("softmax")[1]
+    pack = record(exercise)
+    plain = Program(exercise.name, solution_source(exercise))
+    label, source = plain.parts[-1]
+    optimising = replace(plain, parts=(*plain.parts[:-1], (label, source + "\n\nOPTIMISER = torch.optim.SGD\n")))
+    with sandbox.open("portable", entry=ENTRY) as pool, Worker(pool) as worker:
+        pids = []
+        for program in (plain, plain, optimising, plain, optimising):
+            assert judge(pack, worker.observe(program, (), pack)).passed
+            pids.append(worker.child.session.pid)
+    assert pids[0] == pids[1] != pids[2] == pids[3] == pids[4]
 
 
 def test_a_fault_of_the_grader_costs_one_submission_and_is_tried_again(students, tmp_path, monkeypatch):

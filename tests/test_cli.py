@@ -133,6 +133,15 @@ def test_nobody_waits_for_what_is_not_needed(module, slow):
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
+@pytest.mark.parametrize("words", [("check", "softmax"), ("grade", ".", "--out", "x"), ("profile", "softmax")])
+def test_the_sandbox_is_opened_before_torch_is_imported(words):
+    code = (
+        "import sys; from grader import cli; cli.begin = lambda level: sys.exit('torch' in sys.modules);"
+        f"sys.argv = ['grader', *{words}]; cli.main()"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
 def test_a_command_that_ends_at_once_leaves_no_server_and_no_folder(tmp_path):
     words = [sys.executable, "-c", "from grader.cli import main; main()", "check", "no_such_exercise"]
     place = {**os.environ, "TMPDIR": str(tmp_path)}

@@ -156,6 +156,34 @@ def test_what_cannot_be_imported_is_named(options: dict[str, Any]) -> None:
         opened(**options)
 
 
+LOADED = "import sys; result = 'torch._dynamo' in sys.modules"
+
+
+@pytest.mark.parametrize("fresh", [pytest.param(False, marks=LINUX), True], ids=["fork", "fresh"])
+def test_what_few_programs_need_is_imported_before_the_first_of_them(fresh: bool) -> None:
+    with opened(preload=("torch",), fresh=fresh) as pool:
+        assert not pool.load_for(["y = torch.exp(x)", "optimal = function(x)"])
+        with pool.start() as session:
+            assert ask(session, LOADED) == {"result": False}
+        assert pool.load_for(["y = torch.exp(x)", "torch.optim.SGD(parameters, 0.1)"])
+        with pool.start() as session:
+            assert ask(session, LOADED) == {"result": True}
+        assert not pool.load_for(["torch.optim.SGD(parameters, 0.1)"])
+
+
+@LINUX
+def test_a_server_that_is_replaced_has_imported_as_much() -> None:
+    with opened(preload=("torch",)) as pool:
+        assert pool.load_for(["torch.func.grad(f)"])
+        assert pool._client is not None
+        os.kill(pool._client.pid, signal.SIGKILL)
+        time.sleep(0.2)
+        with contextlib.suppress(sandbox.WorkerError):
+            pool.start().close()
+        with pool.start() as session:
+            assert ask(session, LOADED) == {"result": True}
+
+
 # frames
 
 

@@ -13,7 +13,7 @@ from grader import batch
 from grader.course import Course, Unit, load_course
 from grader.grade import Options, grade, unreadable
 from grader.nbgrader.scores import fill, is_check
-from grader.pools import open_pool
+from grader.pools import begin, open_pool
 from grader.record import SEED
 from grader.subject import Worker
 from grader.submission import SubmissionError, parse
@@ -48,6 +48,7 @@ class TrustedExecute(NbGraderPreprocessor):  # type: ignore[misc]
         course = load_course(course_root(self))
         unit = course.unit(assignment)
         options = Options(self.seed)
+        begin(self.isolation)  # it needs as long as the reference does
         batch.prepare(str(course.root), unit.name, options)
         return {v.exercise: v for v in self.grade(course, unit, nb, options)}
 

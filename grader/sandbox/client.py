@@ -112,6 +112,10 @@ class Client:
                 return status
             time.sleep(0.002)
 
+    def load(self, modules: tuple[str, ...]) -> None:
+        """Have the server import modules for the children to come."""
+        self.request({"do": "load", "modules": modules})
+
     def close(self) -> None:
         """End the server, and with it every child."""
         self.alive = False

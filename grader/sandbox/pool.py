@@ -1,5 +1,6 @@
 """Open a sandbox at the isolation that is wanted and can be had, and start sessions in it."""
 
+import contextlib
 import functools
 import itertools
 import shutil
@@ -7,6 +8,7 @@ import sys
 import tempfile
 import threading
 import warnings
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +20,7 @@ from grader.sandbox.client import Client, ServerError
 from grader.sandbox.errors import Unavailable, WorkerError
 from grader.sandbox.launch import launch
 from grader.sandbox.limits import Limits
-from grader.sandbox.preparation import PRELOAD
+from grader.sandbox.preparation import PRELOAD, rare
 from grader.sandbox.session import Session
 
 LEVELS = ("none", "portable", "linux", "strict")
@@ -37,7 +39,7 @@ class Pool:
 
     def __init__(self, levels: tuple[str, ...], plan: Plan) -> None:
         self.missing: tuple[str, ...] = ()
-        self._serving = threading.Lock()
+        self._serving, self._loading = threading.Lock(), threading.Lock()
         self._sessions: set[Session] = set()
         self._numbers = itertools.count()
         self._closed = False
@@ -67,6 +69,19 @@ class Pool:
             WorkerError: the pool is closed.
         """
         return self._start(self.level)[0]
+
+    def load_for(self, sources: Iterable[str]) -> bool:
+        """Have the server import what programs with these sources will make torch import, once, for every session.
+
+        Returns whether that was news: sessions that have started already do without.
+        """
+        with self._loading:
+            news = tuple(name for name in rare(sources) if name not in self._plan.preload)
+            if news:
+                self._plan = replace(self._plan, preload=(*self._plan.preload, *news))
+                with contextlib.suppress(ServerError):  # it has ended: the next one follows the plan
+                    self._server().load(news)
+            return bool(news)
 
     def close(self) -> None:
         """End every session and the server. Harmless when repeated."""

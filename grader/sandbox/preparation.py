@@ -1,21 +1,20 @@
-"""Import once, before there is a child, what every child will need."""
+"""Import once, before there is a child, what every child will need; and what few need, before the first of these."""
 
 import importlib
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import cast
 
-# Modules that torch imports late, each at a cost of up to seconds, in a process that serves only one submission.
-PRELOAD = (
-    "torch",
-    "torch._dynamo",
-    "torch.func",
-    "torch.fx.experimental.symbolic_shapes",
-    "torch.optim",
-    "torch.testing",
-    "torch.utils.data",
-    "torch.utils.flop_counter",
-)
+PRELOAD = ("torch", "torch.utils.data", "torch.utils.flop_counter")
+# Modules that torch imports late, at a cost of a second, in a process that serves only one submission.
+RARE = ("torch._dynamo", "torch.fx.experimental.symbolic_shapes")
+_NEEDS_RARE = re.compile(r"\b(optim|func|functorch|testing|checkpoint|compiler|profiler)\b")
+
+
+def rare(sources: Iterable[str]) -> tuple[str, ...]:
+    """Return the modules that torch will import late when programs with these sources run; a guess by their words."""
+    return RARE if any(_NEEDS_RARE.search(source) for source in sources) else ()
 
 
 def prepare(entry: str, preload: tuple[str, ...], path: tuple[str, ...]) -> Callable[..., None]:
@@ -30,33 +29,48 @@ def prepare(entry: str, preload: tuple[str, ...], path: tuple[str, ...]) -> Call
         The entry function.
     """
     sys.path[:0] = path
-    for name in preload:
-        importlib.import_module(name)
-    if "torch" in preload:
-        _warm_torch()
+    load(preload)
     module, _, function = entry.partition(":")
     serve = cast("Callable[..., None]", getattr(importlib.import_module(module), function))
     sys.path[:] = [folder for folder in sys.path if folder not in path]
     return serve
 
 
-def _warm_torch() -> None:
-    """Take every path once that reads files or imports late: each child inherits the result.
+def load(modules: Iterable[str]) -> None:
+    """Import modules, and take every path once that reads files or imports late: each child inherits the result.
 
     One thread only: a process that has run one parallel operation on several leaves its children waiting for
     threads that they do not have.
     """
+    for name in modules:
+        importlib.import_module(name)
+    if "torch" in modules:
+        _warm_torch()
+    if "torch._dynamo" in modules:
+        _warm_dynamo()
+
+
+def _warm_torch() -> None:
     import torch
 
     torch.set_num_threads(1)
     layer = torch.nn.Linear(4, 3)
-    optimiser = torch.optim.AdamW(layer.parameters())
     loss = torch.nn.functional.cross_entropy(layer(torch.ones(2, 4)), torch.tensor([0, 2]))
     loss.backward()  # type: ignore[no-untyped-call]
-    optimiser.step()
     repr(layer.weight)
+    torch.func.vmap(torch.sin)(torch.ones(2, 2))
+    torch.linalg.svd(torch.eye(2))
+    torch.manual_seed(0)
+
+
+def _warm_dynamo() -> None:
+    import torch
+
+    layer = torch.nn.Linear(4, 3)
+    optimiser = torch.optim.AdamW(layer.parameters())
+    layer(torch.ones(2, 4)).sum().backward()
+    optimiser.step()
     torch.func.jacrev(torch.sin)(torch.ones(2))
     torch.func.vmap(torch.func.grad(lambda x: (x * x).sum()))(torch.ones(2, 2))
     torch.testing.assert_close(torch.ones(2), torch.ones(2))
-    torch.linalg.svd(torch.eye(2))
     torch.manual_seed(0)

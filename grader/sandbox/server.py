@@ -6,6 +6,7 @@ inherits: one line of JSON each way, with the descriptors of a new session attac
     {"do": "start", "level": ..., "folder": ...}   + 4 descriptors   -> {"pid": ...}
     {"do": "poll", "pid": ...}                      -> {"status": null or a wait status}
     {"do": "end", "pid": ...}                       -> the same, after killing it and what it left behind
+    {"do": "load", "modules": [...]}                -> {}, after importing them for the children to come
     {"do": "stop"}                                  nothing: the server ends
 """
 
@@ -18,6 +19,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +42,22 @@ class Server:
         self._helpers: set[int] = set()
         if _LINUX:
             self._adopt()
+        _ready_to_fork()
 
     def _adopt(self) -> None:
-        """Inherit what children leave behind, be invisible to them, and make sure that forking is safe."""
+        """Inherit what children leave behind, and be invisible to them."""
         kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
-        if kernel.thread_count() != 1:
-            raise RuntimeError(f"importing left {kernel.thread_count()} threads running: it cannot be forked safely")
+
+    def _load(self, modules: tuple[str, ...]) -> None:
+        """Import more than the plan said."""
+        self._plan = replace(self._plan, preload=(*self._plan.preload, *modules))
+        if not self._plan.fresh:
+            preparation.load(modules)
+            _ready_to_fork()
 
     def run(self) -> None:
         """Answer requests until the pool goes away; then leave nothing behind."""
-        gc.collect()
-        gc.freeze()
         dismissed = False
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the grader ended while this one prepared
             self._answer({"ready": True})
@@ -70,7 +76,7 @@ class Server:
                 return True
             try:
                 self._answer(self._handle(message, descriptors))
-            except OSError as error:
+            except (OSError, ImportError) as error:
                 self._answer({"error": str(error)})
             finally:
                 for descriptor in descriptors:
@@ -82,6 +88,9 @@ class Server:
         self._control.sendall(json.dumps(message).encode() + b"\n")
 
     def _handle(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        if message["do"] == "load":
+            self._load(tuple(message["modules"]))
+            return {}
         if message["do"] == "start":
             return {"pid": self._start(message["level"], message["folder"], descriptors)}
         pid = int(message["pid"])
@@ -132,6 +141,14 @@ class Server:
             for pid in strays:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, 0)
+
+
+def _ready_to_fork() -> None:
+    """Make sure that forking is safe, and that children share what has been imported."""
+    if _LINUX and kernel.thread_count() != 1:
+        raise RuntimeError(f"importing left {kernel.thread_count()} threads running: it cannot be forked safely")
+    gc.collect()
+    gc.freeze()
 
 
 def _kill(pid: int) -> None:
