@@ -20,7 +20,9 @@ from grader.exercise import Exercise
 from grader.grade import BEFORE_GRADING, Options, grade, ungraded, unreadable, wanted
 from grader.jobs import Job, key_of, submitted_bytes
 from grader.pools import open_pool
+from grader.remote import Child
 from grader.render.results import Row, grades_csv, json_line, row
+from grader.sandbox import Pool
 from grader.subject import Worker
 from grader.submission import SubmissionError, parse
 from grader.verdict import NOT_GRADABLE, Verdict
@@ -52,6 +54,12 @@ def prepare(root: str, unit: str, options: Options) -> None:
         _prepare(root, unit, options)
 
 
+@lru_cache(maxsize=64)
+def beside(pool: Pool, thread: int) -> Child:  # noqa: ARG001 - each thread has its own
+    """Return the child in which a thread has the reference timed; it ends with the pool."""
+    return Child(pool)
+
+
 def grade_job(job: Job) -> Graded:
     """Grade one submission. Whatever is wrong with it ends in its own rows."""
     course = load_course(Path(job.root))
@@ -68,7 +76,7 @@ def grade_job(job: Job) -> Graded:
         verdicts = [replace(v, isolation=pool.isolation) for v in verdicts]
     else:
         try:
-            with Worker(pool) as worker:
+            with Worker(pool, beside=beside(pool, threading.get_ident())) as worker:
                 verdicts = grade(course, unit, found, worker, job.options)
         except BEFORE_GRADING:
             raise

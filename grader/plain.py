@@ -13,14 +13,24 @@ from torch import Tensor, nn
 from grader.calls import Raised
 from grader.meter import is_learner_file
 from grader.ops import has_storage
-from grader.wire import MAX_DEPTH, Opaque
+from grader.wire import MAX_DEPTH, Opaque, leaves
 
 MAX_ITEMS = 10_000
+MAX_TENSORS = 1000
+"""More than any exercise returns; each costs time wherever it goes."""
 MAX_BITS = 1024
 
 
-def plain(value: Any, depth: int = 0) -> Any:
-    """Turn a candidate's result into plain data; what is none becomes `Opaque`."""
+def plain(value: Any) -> Any:
+    """Turn a candidate's result into plain data; what is none, or no end of tensors, becomes `Opaque`."""
+    found = walked(value, 0)
+    if type(found) in (list, tuple, dict) and sum(isinstance(leaf, Tensor) for _, leaf in leaves(found)) > MAX_TENSORS:
+        return Opaque(f"a {type(found).__name__} of more than {MAX_TENSORS} tensors")
+    return found
+
+
+def walked(value: Any, depth: int) -> Any:
+    """Turn a value so many levels below the result into plain data."""
     kind = type(value)
     if kind is int and value.bit_length() > MAX_BITS:
         return Opaque("an int of hundreds of digits")
@@ -37,12 +47,12 @@ def plain(value: Any, depth: int = 0) -> Any:
         if base in mro:
             return base(value)
     if tuple in mro or list in mro:
-        items = [plain(item, depth + 1) for item in itertools.islice(value, MAX_ITEMS)]
+        items = [walked(item, depth + 1) for item in itertools.islice(value, MAX_ITEMS)]
         return items if list in mro else tuple(items)
     if dict in mro:
-        return {k if type(k) in (int, str, bool) else repr(k): plain(v, depth + 1) for k, v in value.items()}
+        return {k if type(k) in (int, str, bool) else repr(k): walked(v, depth + 1) for k, v in value.items()}
     if hasattr(kind, "__next__"):
-        return [plain(item, depth + 1) for item in itertools.islice(value, MAX_ITEMS)]
+        return [walked(item, depth + 1) for item in itertools.islice(value, MAX_ITEMS)]
     return Opaque(f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."))
 
 

@@ -88,12 +88,14 @@ class Worker:
     Args:
         pool: where children come from.
         cap: seconds, by any clock, that no call may exceed; by default only the exercise's CPU time counts.
+        beside: the child that runs the reference. It never sees learner code: the workers of one thread may share it.
     """
 
-    def __init__(self, pool: sandbox.Pool, cap: float | None = None) -> None:
+    def __init__(self, pool: sandbox.Pool, cap: float | None = None, beside: Child | None = None) -> None:
         self.isolation, self.level = pool.isolation, pool.level
         self.child = Child(pool, cap)
-        self.beside = Child(pool, cap)
+        self.beside = Child(pool, cap) if beside is None else beside
+        self.shared = beside is not None
 
     def __enter__(self) -> Self:
         return self
@@ -104,7 +106,13 @@ class Worker:
         self.close()
 
     def close(self) -> None:
-        """Kill the child, and the one that runs the reference beside it."""
+        """Kill the child, and the one that runs the reference beside it unless others use it too."""
+        self.child.close()
+        if not self.shared:
+            self.beside.close()
+
+    def start_over(self) -> None:
+        """Kill both children."""
         self.child.close()
         self.beside.close()
 
@@ -165,10 +173,10 @@ class Worker:
             with on_one_core([self.child.session.pid, self.beside.session.pid]):
                 yield RemoteLaps(self.child, seconds), RemoteLaps(self.beside, REFERENCE_SECONDS, trusted=True)
         except sandbox.WorkerError:
-            self.close()
+            self.start_over()
             raise
         except MALFORMED as error:
-            self.close()
+            self.start_over()
             raise sandbox.WorkerError("reply", f"sent an answer that could not be read ({error})") from None
 
 

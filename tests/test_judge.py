@@ -258,6 +258,21 @@ def test_values_that_are_all_a_little_off_are_told_as_that():
     assert "root mean square" in sentence(found)
 
 
+@pytest.mark.parametrize(
+    ("kind", "one", "other", "expected"),
+    [
+        ("RuntimeError", "mat1 and mat2 cannot be multiplied (3x4 and 5x6)",
+         "mat1 and mat2 cannot be multiplied (2x7 and 12x1)", True),
+        ("RuntimeError", "The size of tensor a (3) must match", "can't allocate memory", False),
+        ("TypeError", "'int' object is not callable", "'int' object is not iterable", False),
+        ("ValueError", "a label is too large", "label 7 is outside [0, 5)", True),
+    ],
+)  # fmt: skip
+def test_exceptions_are_alike_if_they_say_the_same_but_for_numbers(kind, one, other, expected):
+    first, second = (Observation(raised=Raised((kind,), text)) for text in (one, other))
+    assert alike(first, second) is expected
+
+
 def test_state_dicts_that_do_not_fit_are_alike_only_if_the_same_keys_are_wrong():
     def seen(keys):
         text = f"Error(s) in loading state_dict for {keys[0].title()}:\n\tMissing key(s): {keys}"

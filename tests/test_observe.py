@@ -126,6 +126,13 @@ def test_a_tensor_subclass_is_no_tensor():
     assert seen.outputs == Opaque("Liar (a Tensor subclass)")
 
 
+def test_tensors_without_end_are_no_result():
+    many = observe(lambda x: {"a": [x] * 600, "b": (x,) * 600}, Call("many", (torch.ones(2),), ("x",)))
+    assert many.outputs == Opaque("a dict of more than 1000 tensors")
+    some = observe(lambda x: [x] * 1000, Call("some", (torch.ones(2),), ("x",)))
+    assert len(some.outputs) == 1000
+
+
 def test_generators_are_listed():
     seen = observe(lambda x: (n * x for n in range(3)), call(torch.ones(2)))
     assert [float(t[0]) for t in seen.outputs] == [0.0, 1.0, 2.0]

@@ -21,7 +21,7 @@ from grader.laps import Laps
 from grader.pack import PlannedSpeed
 from grader.pools import ENTRY
 from grader.record import record, run_all
-from grader.remote import RemoteLaps
+from grader.remote import Child, RemoteLaps
 from grader.sequential import FALSE_FAIL, FALSE_PASS, OVER, UNDECIDED, WITHIN, decide, enough, evidence, interval
 from grader.slicing import Program
 from grader.speed import ELSEWHERE, MOST_LAPS, MOST_PAIRS, WAITS, WRONG, Meet, Race, Times, TooSlowError
@@ -438,6 +438,26 @@ def test_what_goes_wrong_with_the_reference_is_nobodys_fault(pool):
         worker.beside.ask = Late().ask
         found = measure(course, program, worker, record(exercise))
     assert (found.outcome, found.ratios) == (UNDECIDED, ())
+
+
+def test_one_process_runs_the_reference_for_many_submissions(pool):
+    course = load_course()
+    exercise = course.find("conv2d")[1]
+    right = Program(exercise.name, solution_source(exercise))
+    leaving = Program("conv2d", (("<cell 1>", "import os\nconv2d = lambda *arguments, **options: os._exit(0)"),))
+    beside = Child(pool)
+    pids = []
+    for program, outcomes in ((right, (WITHIN, UNDECIDED)), (right, (WITHIN, UNDECIDED)), (leaving, (WRONG,))) * 2:
+        with Worker(pool, beside=beside) as worker:
+            assert measure(course, program, worker, record(exercise)).outcome in outcomes
+            assert worker.child.session.pid != beside.session.pid
+        pids.append(beside.session.pid)
+    assert pids[0] == pids[1] != pids[3] == pids[4]
+    beside.close()
+    with Worker(pool) as worker:
+        session = worker.beside.session
+    with pytest.raises(sandbox.WorkerError, match="closed"):
+        session.send(b"")
 
 
 def test_work_in_another_process_is_refused_or_found(pool):
