@@ -34,6 +34,30 @@ def build_command(
         raise typer.Exit(FAILED)
 
 
+@author.command("translate")
+def translate_command(
+    language: Annotated[str, typer.Argument(help="The language: zh.")],
+    unit: UnitName = None,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if a catalogue is stale.")] = False,
+) -> None:
+    """Bring a language's catalogues of hints up to date, compile them, and list what is not translated yet."""
+    from grader.catalogue import missing, stale
+    from grader.course import load_course
+
+    course = load_course()
+    names = [unit] if unit else list(course.unit_names)
+    old = list(stale(course, names, language))
+    for path, data in old:
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        console.print(f"{'stale: ' if check else ''}{path.relative_to(course.root)}", soft_wrap=True)
+    todo = list(missing(course, names, language))
+    for name, where in todo:
+        console.print(f"not translated: {name}: {where}", markup=False, soft_wrap=True)
+    raise typer.Exit(FAILED if todo or (check and old) else OK)
+
+
 @author.command()
 def audit(
     target: Annotated[str, typer.Argument(help="A unit, or unit/exercise; everything by default.")] = "",

@@ -18,6 +18,7 @@ from typing import Any
 
 from grader.exercise import Exercise
 from grader.parsing import parse
+from grader.render.messages import add_texts
 from grader.submission import Submission, make_cell
 
 ROOT_VARIABLE = "TORCH_DOJO_ROOT"
@@ -91,6 +92,11 @@ class Course:
     package: str
     unit_names: tuple[str, ...]
 
+    @property
+    def locales(self) -> Path:
+        """The folder of its texts in other languages."""
+        return self.root / self.package / "locale"
+
     def unit(self, name: str) -> Unit:
         """Import a unit with all its exercises."""
         if name not in self.unit_names:
@@ -136,7 +142,9 @@ def load_course(root: Path | None = None) -> Course:
     if package is None:
         raise CourseError(f"{folder / 'pyproject.toml'} has no [tool.grader] table with `course = ...`")
     module = import_from(folder, package)
-    return Course(folder, package, tuple(module.UNITS))
+    course = Course(folder, package, tuple(module.UNITS))
+    add_texts(course.locales)
+    return course
 
 
 def import_from(root: Path, name: str) -> Any:

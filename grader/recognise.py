@@ -66,13 +66,29 @@ def without_long_calls(pack: Pack) -> tuple[Pack, tuple[int, ...]]:
 
 
 def best_match(pack: Pack, seen: Sequence[Observation], report: Report, wrongs: Sequence[Wrong]) -> Wrong | None:
-    """Return the wrong answer that fits best, if one fits."""
+    """Return the wrong answer that fits best, if one fits.
+
+    If none does on all calls, those that raised may be other mistakes: one answer is looked for behind the results.
+    """
     own = failing_calls(pack, report)
     if not own:
         return next((wrong for wrong in wrongs if does_the_same(pack, wrong, seen, report)), None)
+    answered = [n for n in own if seen[n].raised is None]
+    found = closest(pack, seen, report, wrongs, own)
+    if found is None and 0 < len(answered) < len(own):
+        found = closest(pack, seen, report, wrongs, answered)
+    return found
+
+
+def closest(
+    pack: Pack, seen: Sequence[Observation], report: Report, wrongs: Sequence[Wrong], own: Sequence[int]
+) -> Wrong | None:
+    """Return the wrong answer that does the same on most of the calls `own`, of those that fail, and on right ones."""
+    failing = failing_calls(pack, report)
+    right = [n for n in range(len(pack.planned)) if n not in failing]
     best, share = None, HALF
     for wrong in wrongs:
-        explained = share_explained(pack, wrong, seen, own, share)
+        explained = share_explained(pack, wrong, seen, own, right, share)
         if explained == 1.0 and does_the_same(pack, wrong, seen, report):
             return wrong
         if explained > share:
@@ -80,15 +96,16 @@ def best_match(pack: Pack, seen: Sequence[Observation], report: Report, wrongs: 
     return best
 
 
-def share_explained(pack: Pack, wrong: Wrong, seen: Sequence[Observation], own: Sequence[int], floor: float) -> float:
+def share_explained(
+    pack: Pack, wrong: Wrong, seen: Sequence[Observation], own: Sequence[int], right: Sequence[int], floor: float
+) -> float:
     """Return on which share of the calls that fail for either of the two both do the same; 0 if not above `floor`.
 
     The wrong answer is run call by call, the cheap ones first, and no further than it has a chance. What it costs or
     calls does not matter here, and reading that would take longer than running it.
     """
-    others = set(range(len(pack.planned))) - set(own)
     explained, either, left = 0, len(own), len(own)
-    for part in (own, others):
+    for part in (own, right):
         for n in sorted(part, key=lambda n: pack.planned[n].expected.reading.ops):
             failing = fails(pack, wrong, n)
             if part is own:

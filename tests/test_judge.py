@@ -83,6 +83,19 @@ def test_a_misconception_beside_another_mistake_is_still_named():
     assert verdict(both).misconception == "ignores_factor"
 
 
+def test_a_misconception_behind_exceptions_is_named():
+    def fussy(x, factor=2.0):
+        if x.ndim == 2:
+            raise TypeError("one dimension only")
+        return scale(x)
+
+    def fussy_only(x, factor=2.0):
+        return scale(fussy(x) / 2, factor)
+
+    assert verdict(fussy).misconception == "ignores_factor"
+    assert verdict(fussy_only).misconception is None
+
+
 def test_a_new_mistake_has_no_hint():
     found = verdict(lambda x, factor=2.0: x - factor)
     assert (found.misconception, found.hint) == (None, None)

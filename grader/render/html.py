@@ -60,7 +60,7 @@ def html(verdict: Verdict) -> str:
         points=translate(N_("{points} of {most} points"), points=number(verdict.points), most=verdict.max_points),
         rows=rows,
         more=translate(N_("and {count} more cases"), count=left) if left > 0 else "",
-        hint=translate(N_("hint: {hint}"), hint=verdict.hint) if verdict.hint else "",
+        hint=translate(N_("hint: {hint}"), hint=translate(verdict.hint)) if verdict.hint else "",
         notes=notes,
     )
     return rendered.strip()

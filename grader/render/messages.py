@@ -13,6 +13,7 @@ from grader.verdict import N_, Finding
 
 LOCALES = Path(__file__).parent.parent / "locale"
 LANGUAGES = ("en", "zh")
+_folders: list[Path] = []
 
 
 SENTENCES = {
@@ -129,13 +130,26 @@ SENTENCES = {
 
 def hint_text(number: int, hints: tuple[str, ...]) -> str:
     """Write one of an exercise's hints with its number."""
-    return translate(N_("hint {number} of {count}: {hint}"), number=number, count=len(hints), hint=hints[number - 1])
+    hint = translate(hints[number - 1])
+    return translate(N_("hint {number} of {count}: {hint}"), number=number, count=len(hints), hint=hint)
+
+
+def add_texts(folder: Path) -> None:
+    """Look for texts in a folder's catalogues too: a course brings its own."""
+    if folder not in _folders:
+        _folders.append(folder)
+        catalogue.cache_clear()
 
 
 @lru_cache
 def catalogue(language: str) -> gettext.NullTranslations:
-    """Load the catalogue of a language; English needs none."""
-    return gettext.translation("grader", LOCALES, languages=[language], fallback=True)
+    """Load the catalogues of a language; English needs none."""
+    found = gettext.translation("grader", LOCALES, languages=[language], fallback=True)
+    for folder in _folders:
+        for path in sorted((folder / language / "LC_MESSAGES").glob("*.mo")):
+            with path.open("rb") as file:
+                found.add_fallback(gettext.GNUTranslations(file))
+    return found
 
 
 def language() -> str:

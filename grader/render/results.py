@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import grader
+from grader.render.messages import translate
 from grader.render.text import by_case, what_is_wrong
 from grader.verdict import Verdict
 
@@ -30,7 +31,7 @@ def row(verdict: Verdict, student: str, unit: str, digest: str | None) -> Row:
         "max_points": verdict.max_points,
         "findings": found,
         "misconception": verdict.misconception,
-        "hint": verdict.hint,
+        "hint": None if verdict.hint is None else translate(verdict.hint),
         "isolation": verdict.isolation,
         "seconds": verdict.seconds,
         "grader_version": grader.__version__,

@@ -73,7 +73,7 @@ def lines(verdict: Verdict) -> Iterator[str]:
     if len(wrong) > MOST_CASES:
         yield "  - " + translate(N_("and {count} more cases"), count=len(wrong) - MOST_CASES)
     if verdict.hint:
-        yield "  " + translate(N_("hint: {hint}"), hint=verdict.hint)
+        yield "  " + translate(N_("hint: {hint}"), hint=translate(verdict.hint))
     for reason in verdict.untested:
         yield f"  ({translate(reason)})"
     if verdict.passed and verdict.hidden_left:

@@ -328,7 +328,7 @@ class UniformWithoutKeys(AdditiveAttention):
         return self.dropout(weights) @ values
 
 
-@exercise.wrong("Dropout acts on the attention weights, not on the result: it drops whole keys.")
+@exercise.wrong("Dropout acts on the attention weights, which drops whole keys, not on the result.")
 class DropoutOnTheResult(AdditiveAttention):
     def forward(self, queries, keys, values, valid_lens=None):
         weights = masked_softmax(self.score(queries, keys), valid_lens)

@@ -383,13 +383,15 @@ def negative_sample_accepted(weights, sample, query_len, key_len, *, reduce="non
     )
 
 
-@exercise.wrong("A slice that is too long is cut silently: check the lengths and raise ValueError.", caught_by="errors")
+@exercise.wrong(
+    "A slice that is too long is cut silently: check that the lengths fit, and raise ValueError.", caught_by="errors"
+)
 def lengths_not_checked(weights, sample, query_len, key_len, *, reduce="none"):
     queries, keys = weights.shape[3:]
     return attention_maps(weights, sample, min(max(query_len, 1), queries), min(max(key_len, 1), keys), reduce=reduce)
 
 
-@exercise.wrong("Raise ValueError for a word that is not one of the three.", caught_by="errors")
+@exercise.wrong("Raise ValueError for a `reduce` that is not one of the three words.", caught_by="errors")
 def any_word_accepted(weights, sample, query_len, key_len, *, reduce="none"):
     return attention_maps(
         weights, sample, query_len, key_len, reduce=reduce if reduce in ("mean", "rollout") else "none"

@@ -54,7 +54,8 @@ exercise = Exercise(
     uses=("scaled_dot_product_attention",),
     hints=(
         "Draw the mask for 2 queries and 5 keys: its last row is True everywhere. Which keys may the first row use?",
-        "torch.ones(Lq, Lk, dtype=torch.bool, device=q.device).tril(n): which n leaves the last row whole?",
+        "torch.ones(Lq, Lk, dtype=torch.bool, device=q.device).tril(n): which is the smallest n that leaves the "
+        "last row whole?",
         "tril(Lk - Lq), then call your scaled_dot_product_attention with this mask.",
     ),
     source="D2L attention-mechanisms-and-transformers/transformer",
@@ -234,8 +235,8 @@ def triu_hides_the_present(q, k, v):
 
 
 @exercise.wrong(
-    "The rows of the mask are queries and its columns keys: with the two swapped, each query sees only what follows. "
-    "Hide columns beyond the query's position."
+    "The rows of the mask are queries and its columns keys: with the two swapped, each query sees only itself "
+    "and what follows. Hide columns beyond the query's position."
 )
 def sees_only_what_follows(q, k, v):
     queries, keys = _check(q, k, v)

@@ -200,8 +200,9 @@ def zeroed_after_softmax(scores, valid_lens):
 
 
 @exercise.wrong(
-    "Dividing the surviving weights by their sum is 0 / 0 when the hidden scores are much larger than the others (and "
-    "a floor below the sum makes it 0): hide before the softmax, so that the hidden ones cannot take all of the 1."
+    "Dividing the surviving weights by their sum is 0 / 0 when the hidden scores are much larger than the others "
+    "(with a lower bound on the sum it is 0 instead): hide before the softmax, so that the hidden ones cannot "
+    "take all of the 1."
 )
 def renormalised_with_a_floor(scores, valid_lens):
     weights = torch.softmax(scores, -1).masked_fill(_hidden(scores, valid_lens), 0.0)

@@ -151,7 +151,9 @@ def normalised_over_everything(queries, keys, values, sigma=1.0):
 
 
 @exercise.wrong(
-    "The rows of the weights are queries, (Q, N); the book's figure has the keys in the rows.", caught_by="shape"
+    "The rows of the weights are queries, (Q, N); the figure in the English edition of the book has the keys in "
+    "the rows.",
+    caught_by="shape",
 )
 def keys_in_rows(queries, keys, values, sigma=1.0):
     estimate, weights = nadaraya_watson(queries, keys, values, sigma)
@@ -218,7 +220,9 @@ def any_sigma(queries, keys, values, sigma=1.0):
     return nadaraya_watson(queries, keys, values, abs(sigma) + (sigma == 0))
 
 
-@exercise.wrong("Compare the numbers of keys and values: one value would be used for all keys.", caught_by="errors")
+@exercise.wrong(
+    "Compare the numbers of keys and values: otherwise a single value would be used for all keys.", caught_by="errors"
+)
 def values_broadcast(queries, keys, values, sigma=1.0):
     if sigma <= 0 or not len(keys):
         raise ValueError

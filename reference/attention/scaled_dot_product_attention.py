@@ -323,8 +323,9 @@ def true_hides(q, k, v, mask=None):
 
 
 @exercise.wrong(
-    "Adding -1e9 hides nothing from a query without keys: all its scores move together and the weights turn uniform. "
-    "It does not outweigh 1e30 either: fill, and set the weights of such a query to 0."
+    "Adding -1e9 hides nothing from a query without keys: all its scores move together, as if nothing were "
+    "hidden (and rounded so far out they are all the same). It does not outweigh 1e30 either: fill, and set the "
+    "weights of such a query to 0."
 )
 def minus_a_billion_added(q, k, v, mask=None):
     _check(q, k, v, mask)

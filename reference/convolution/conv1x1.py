@@ -158,7 +158,7 @@ def reshape_back(X, weight, bias=None):
     return Y.permute(0, 2, 3, 1).reshape(Y.shape)
 
 
-@exercise.wrong("Rows of weight are output channels: the product sums over its columns, not over its rows.")
+@exercise.wrong("Rows of weight are output channels: the product sums over its column index, not over its row index.")
 def weight_transposed(X, weight, bias=None):
     matrix = checked(X, weight, bias)
     square = matrix.T.reshape(matrix.shape)
@@ -260,7 +260,7 @@ def minus_one_in_the_shape(X, weight, bias=None):
 
 
 @exercise.wrong(
-    "The matrix is weight[:, :, 0, 0] only if there is nothing else: refuse larger kernels.", caught_by="errors"
+    "weight[:, :, 0, 0] is the whole matrix only if the kernel is 1 x 1: refuse larger kernels.", caught_by="errors"
 )
 def larger_kernels_accepted(X, weight, bias=None):
     return conv1x1(X, weight[:, :, :1, :1] if weight.ndim == 4 else weight, bias)

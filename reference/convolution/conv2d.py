@@ -421,7 +421,10 @@ def left_over_filters_dropped(X, weight, bias=None, *, groups=1, **options):
     return conv2d(X, weight, bias, groups=groups, **options)
 
 
-@exercise.wrong("groups below 1 is a ValueError; C // groups comes too early and divides by zero.", caught_by="errors")
+@exercise.wrong(
+    "groups below 1 is a ValueError; C // groups comes too early, and divides by zero where groups is 0.",
+    caught_by="errors",
+)
 def divides_by_groups_first(X, weight, bias=None, *, groups=1, **options):
     per_group = X.size(1) // groups
     if X.ndim == 4 and per_group * groups != X.size(1):

@@ -82,8 +82,9 @@ exercise = Exercise(
         "which outputs?",
         "As matrices Y = K @ columns with columns = im2col(X): that has a simple backward pass. Then undo im2col: "
         "every number goes back to its pixel, and a pixel collects from several windows.",
-        "grad_K = sum over n of G @ columns.T, grad_columns = K.T @ G. For each kernel cell (a, b) add its oh x ow "
-        "numbers to the strided slice [a : a + sh * (oh - 1) + 1 : sh, ...] of a padded zero image; crop that at last.",
+        "grad_K = sum over n of G @ columns.mT, grad_columns = K.T @ G. For each kernel cell (a, b) add its oh x "
+        "ow numbers to the strided slice [a : a + sh * (oh - 1) + 1 : sh, ...] of a padded zero image; crop that "
+        "at last.",
     ),
     source="D2L convolutional-neural-networks/conv-layer; multilayer-perceptrons/backprop; "
     "computer-vision/transposed-conv",
@@ -311,7 +312,7 @@ def bias_averaged(grad_out, X, weight, *, stride=1, padding=0):
 
 
 @exercise.wrong(
-    "Rows that no window reaches exist all the same: their gradient is 0, and grad_X is shaped like X.",
+    "Pixels that no window reaches exist all the same: their gradient is 0, and grad_X is shaped like X.",
     caught_by="shape",
 )
 def left_over_rows_missing(grad_out, X, weight, *, stride=1, padding=0):
@@ -322,7 +323,7 @@ def left_over_rows_missing(grad_out, X, weight, *, stride=1, padding=0):
     return grad_X[:, :, : keep[0], : keep[1]].clone(), *rest
 
 
-@exercise.wrong("grad_weight needs the padded images: at the border the windows reach into the zeros.")
+@exercise.wrong("grad_weight needs images padded on both sides, as the forward pass has them.")
 def weight_from_unpadded_images(grad_out, X, weight, *, stride=1, padding=0):
     grad_X, grad_weight, grad_bias = conv2d_backward(grad_out, X, weight, stride=stride, padding=padding)
     (sh, sw), (ph, pw) = _pair(stride), _pair(padding)

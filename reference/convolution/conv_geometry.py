@@ -195,7 +195,7 @@ def clipped_field(layers, size):
     return n, min(r, size), j
 
 
-@exercise.wrong("A dilated kernel spans d(k - 1) + 1 pixels; the field must grow by its gaps, d(k - 1) of them.")
+@exercise.wrong("A dilated kernel spans d(k - 1) + 1 pixels: the field must grow by jump * d(k - 1).")
 def dilation_not_in_the_field(layers, size):
     return walk(layers, size, new_field=lambda r, j, k, _s, _p, _d: r + (k - 1) * j)
 
@@ -222,7 +222,9 @@ def field_grows_by_k(layers, size):
     return walk(layers, size, new_field=lambda r, j, k, _s, _p, d: r + k * d * j)
 
 
-@exercise.wrong("Strides multiply: two steps of 2 are a step of 4 pixels, and so are 2 and 3 one of 6, not 5.")
+@exercise.wrong(
+    "Strides multiply: strides of 2 and 3 make a step of 6 pixels, and three of 2 one of 8. They do not add up."
+)
 def strides_add_up(layers, size):
     return walk(layers, size, new_jump=lambda j, _k, s, _p, _d: j + s - 1)
 

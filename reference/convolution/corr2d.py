@@ -180,7 +180,7 @@ def kernel_transposed(X, K):
     return corr2d(X, K.T.reshape(K.shape))
 
 
-@exercise.wrong("A window slides over rows (H) first: i runs over H - h + 1 rows, j over W - w + 1 columns.")
+@exercise.wrong("Rows come first in the result: i runs over H - h + 1 rows, j over W - w + 1 columns.")
 def output_transposed(X, K):
     return corr2d(X, K).T.contiguous()
 
@@ -197,7 +197,7 @@ def same_size(X, K):
     return corr2d(F.pad(X, ((w - 1) // 2, w // 2, (h - 1) // 2, h // 2)), K)
 
 
-@exercise.wrong("The largest product is pooling; a correlation adds the products up.")
+@exercise.wrong("Taking the largest belongs to pooling; a correlation adds the products up.")
 def maximum_of_products(X, K):
     checked(X, K)
     return (X.unfold(0, K.size(0), 1).unfold(1, K.size(1), 1) * K).amax((2, 3))

@@ -213,7 +213,8 @@ def stride_ignored(X, kernel_size, *, stride=1, padding=0, dilation=1):
 
 
 @exercise.wrong(
-    "Overlapping windows as a view share memory with X: a write would hit several cells. Copy.", caught_by="inputs"
+    "With a 1 x 1 kernel a reshape can still be a view of X: a write into the result would change X. Copy.",
+    caught_by="inputs",
 )
 def view_for_small_kernels(X, kernel_size, **options):
     if X.ndim == 4 and _pair(kernel_size) == (1, 1) and _pair(options.get("padding", 0)) == (0, 0):
@@ -246,7 +247,7 @@ def padding_axes_swapped(X, kernel_size, *, stride=1, padding=0, dilation=1):
     return im2col(X, kernel_size, stride=stride, padding=(pw, ph), dilation=dilation)
 
 
-@exercise.wrong("`if ph:` skips the padding of the columns when only they are padded: look at both numbers.")
+@exercise.wrong("`if ph:` skips the padding on the left and right when ph is 0: look at both numbers.")
 def pads_only_if_rows_are_padded(X, kernel_size, *, stride=1, padding=0, dilation=1):
     good = im2col(X, kernel_size, stride=stride, padding=padding, dilation=dilation)
     if _pair(padding)[0] or X.size(3) < _pair(dilation)[1] * (_pair(kernel_size)[1] - 1) + 1:
@@ -314,7 +315,7 @@ def loop_over_windows(X, kernel_size, **options):
 
 
 @exercise.wrong(
-    "Index tables of the result's size cost twice its memory in int64 on top: strides say the same for free.",
+    "An int64 index table for every cell of every window takes a lot of memory on top: strides say the same for free.",
     caught_by="cost",
 )
 def index_tables(X, kernel_size, *, stride=1, padding=0, dilation=1):

@@ -383,7 +383,10 @@ def one_pass_variance(*args, **kwargs):
     return _steps(*args, **kwargs, statistics=statistics)
 
 
-@exercise.wrong("When not training, the running values normalise: a single example has no statistics of its own.")
+@exercise.wrong(
+    "When not training, the running values normalise: the result for one example must not depend on the others "
+    "in its batch."
+)
 def batch_statistics_always(X, gamma, beta, running_mean, running_var, *, training, momentum=0.1, eps=1e-5):
     if training or X.ndim not in (2, 4) or not X.numel():
         return _steps(X, gamma, beta, running_mean, running_var, training=training, momentum=momentum, eps=eps)

@@ -291,7 +291,7 @@ def absolute_gamma(*args, **kwargs):
     return _steps(*args, **kwargs, scale=torch.abs)
 
 
-@exercise.wrong("Divide by the standard deviation once: X_hat contains one root, the factor in front another.")
+@exercise.wrong("The factor in front divides by the standard deviation once; the other root is already in X_hat.")
 def divides_by_the_variance(*args, **kwargs):
     X = args[1] if args[1].ndim > 1 else None
     grad_X, grad_gamma, grad_beta = _steps(*args, **kwargs)
@@ -386,7 +386,9 @@ def refuses_one_image(grad_out, X, gamma, **kwargs):
     return _steps(grad_out, X, gamma, **kwargs)
 
 
-@exercise.wrong("The Jacobian of n outputs by n inputs per channel is never needed: its product with g is two means.",
+@exercise.wrong(
+    "The Jacobian of n outputs by n inputs per channel is never needed: its product with g needs only two means."
+,
                 caught_by="growth")  # fmt: skip
 def full_jacobian(grad_out, X, gamma, *, eps=1e-5):
     _check(grad_out, X, gamma)

@@ -85,8 +85,9 @@ exercise = Exercise(
         "What must be saved and moved with the model, but not be trained? nn.Module has a word for it.",
         'self.register_buffer("running_mean", torch.zeros(num_features)), and likewise running_var and the counter; '
         "weight and bias are nn.Parameter. self.training tells the mode.",
-        "forward calls batch_norm with training=self.training and momentum=self.momentum, or 1 / (counter + 1) read "
-        "before the call when momentum is None; after the call self.num_batches_tracked += 1 in train mode.",
+        "forward calls batch_norm with training=self.training and momentum=self.momentum, or 1 / (int(counter) + "
+        "1) read before the call when momentum is None; after the call self.num_batches_tracked += 1 in train "
+        "mode.",
     ),
     source="D2L convolutional-modern/batch-norm, builders-guide/custom-layer",
 )
@@ -319,7 +320,9 @@ class BuffersWithAGraph(BatchNorm):
         return Y
 
 
-@exercise.wrong("In eval mode the running values normalise: one image would normalise itself to the bias.")
+@exercise.wrong(
+    "In eval mode the running values normalise: with statistics of its own, one row would become just the bias."
+)
 class BatchStatisticsInEval(BatchNorm):
     def forward(self, X):
         if self.training or X.ndim not in (2, 4) or X.numel() < 2 * X.shape[1]:
@@ -382,7 +385,10 @@ class _Factor(BatchNorm):
         return Y
 
 
-@exercise.wrong("Count first, then divide: the first batch has the weight 1 / 1, not 1 / 2.")
+@exercise.wrong(
+    "The first batch has the weight 1 / 1, not 1 / 2: each batch is counted once, so it is 1 / (counter + 1) "
+    "before counting, or 1 / counter after."
+)
 class CountsTooLate(_Factor):
     def factor(self):
         return 1 / (int(self.num_batches_tracked) + 2) if self.momentum is None else self.momentum

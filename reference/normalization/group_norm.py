@@ -269,7 +269,9 @@ def groups_left_in_place(X, num_groups, gamma, beta, eps=1e-5):
     return _rows(_steps(X, num_groups, gamma, beta, eps), num_groups)
 
 
-@exercise.wrong("Scale and shift after normalising; before it the statistics would undo them.")
+@exercise.wrong(
+    "Scale and shift after normalising; before it they would change the statistics, which take part of them back."
+)
 def affine_first(X, num_groups, gamma, beta, eps=1e-5):
     _steps(X, num_groups, gamma, beta, eps)
     Y = _column(gamma, X) * X + _column(beta, X)

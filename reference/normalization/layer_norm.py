@@ -197,7 +197,7 @@ def everything_behind_the_batch(*args, **kwargs):
     return _steps(*args, **kwargs, axes=lambda X, gamma: tuple(range(min(1, X.ndim - gamma.ndim), X.ndim)))
 
 
-@exercise.wrong("gamma may cover several axes: normalise over its last gamma.ndim axes, not always over one.")
+@exercise.wrong("gamma may cover several axes: normalise over the last gamma.ndim axes of X, not always over one.")
 def always_the_last_axis(*args, **kwargs):
     return _steps(*args, **kwargs, axes=lambda *_: (-1,))
 
@@ -307,7 +307,9 @@ def shifts_before_scaling(X, gamma, beta, eps=1e-5):
     return _steps(X, gamma, beta, eps) - beta + gamma * beta
 
 
-@exercise.wrong("Scale and shift after normalising; before it the statistics would undo them.")
+@exercise.wrong(
+    "Scale and shift after normalising; before it they would change the statistics, which take part of them back."
+)
 def affine_first(X, gamma, beta, eps=1e-5):
     _check(X, gamma, beta)
     return _steps((gamma * _wide(X) + beta).to(X.dtype), torch.ones_like(gamma), torch.zeros_like(beta), eps)

@@ -12,7 +12,7 @@ def adaptive_avg_pool2d(X: Tensor, output_size: int | tuple[int, int]) -> Tensor
 
     Output row i averages the input rows from floor(i * H / oh) up to, not including, ceil((i + 1) * H / oh);
     columns likewise. So bins differ in size and may share rows where oh does not divide H, and rows are
-    repeated where oh > H.
+    used more than once where oh > H.
 
     Args:
         X: images `(N, C, H, W)`, float, finite; N = 0 gives an empty result.
@@ -270,7 +270,7 @@ def image_itself(X, output_size):
     return X if size == tuple(X.shape[2:]) else adaptive_avg_pool2d(X, output_size)
 
 
-@exercise.wrong("Images without rows, other ranks and sizes below 1 are a ValueError.", caught_by="errors")
+@exercise.wrong("Images without rows or columns, other ranks and sizes below 1 are a ValueError.", caught_by="errors")
 def nothing_checked(X, output_size):
     size = (output_size, output_size) if isinstance(output_size, int) else output_size
     rows, columns = (_bins(n, max(m, 1), X) for n, m in zip(X.shape[-2:], size, strict=True))
@@ -290,7 +290,7 @@ def edges_in_floating_point(X, output_size):
     return pooled_with(X, size, edges)
 
 
-@exercise.wrong("More output rows than input rows is allowed: rows are repeated.")
+@exercise.wrong("More output rows than input rows is allowed: input rows are then used more than once.")
 def never_larger(X, output_size):
     size = check_inputs(X, output_size)
     return adaptive_avg_pool2d(X, tuple(min(m, n) for m, n in zip(size, X.shape[2:], strict=True)))

@@ -200,7 +200,9 @@ def not_in_eval_mode(model, X, y, *, batch_size=256):
     return int(walk(model, X, y, batch_size, hits_of, mode=lambda _: None)) / len(X)
 
 
-@exercise.wrong("model.train() at the end wakes up layers that were frozen: restore the flag of every module.")
+@exercise.wrong(
+    "model.train() at the end also switches layers that were in eval mode: restore the flag of every module."
+)
 def train_at_the_end(model, X, y, *, batch_size=256):
     try:
         return evaluate_convnet(model, X, y, batch_size=batch_size)
@@ -361,7 +363,7 @@ def swallows_the_exception(model, X, y, *, batch_size=256):
 
 
 @exercise.wrong(
-    "zip() stops at the shorter one and hides a mistake: X and y of different lengths are a ValueError.",
+    "Cutting to the shorter one, as zip() does, hides a mistake: X and y of different lengths are a ValueError.",
     caught_by="errors",
 )
 def lengths_cut(model, X, y, *, batch_size=256):

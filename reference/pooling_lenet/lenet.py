@@ -150,7 +150,9 @@ class FlattensTheBatch(LeNet):
         return head(self, features(self, X).flatten()) if len(X) else super().forward(X)
 
 
-@exercise.wrong("ReLU and maximum pooling are today's habit: this is the historical net, sigmoid and average.")
+@exercise.wrong(
+    "ReLU and maximum pooling are today's habit: this is the net of the book, with sigmoid and average pooling."
+)
 class TodaysHabits(LeNet):
     def forward(self, X):
         check_shape(self, X)
@@ -251,7 +253,9 @@ class ArgumentsIgnored(LeNet):
         super().__init__(1, 10, in_size)
 
 
-@exercise.wrong("An image too small for two poolings is an error at construction.", caught_by="errors")
+@exercise.wrong(
+    "An image too small for conv2 and the two poolings is a ValueError at construction.", caught_by="errors"
+)
 class SizeUnchecked(LeNet):
     def __init__(self, in_channels=1, num_classes=10, in_size=(28, 28)):
         super().__init__(in_channels, num_classes, tuple(max(n, 12) for n in in_size))
@@ -264,7 +268,9 @@ class ShapeUnchecked(LeNet):
         return super().forward(X)
 
 
-@exercise.wrong("Checking the number of pixels is not enough: 40 x 12 is not 12 x 40.", caught_by="errors")
+@exercise.wrong(
+    "Checking the number of pixels is not enough: an image of 40 x 12 is not one of 12 x 40.", caught_by="errors"
+)
 class PixelsCounted(LeNet):
     def forward(self, X):
         if X.ndim == 4 and X.shape[1] == self.shape[0] and X[0].numel() == self.shape[1] * self.shape[2] * X.shape[1]:
@@ -309,7 +315,7 @@ class SizeTurned(LeNet):
         self.shape = (in_channels, in_size[1], in_size[0])
 
 
-@exercise.wrong("The sigmoid saturates for large numbers, tanh does so elsewhere: this net uses the sigmoid.")
+@exercise.wrong("The contract asks for the sigmoid, with values from 0 to 1, not for tanh, with values from -1 to 1.")
 class WithTanh(LeNet):
     def forward(self, X):
         check_shape(self, X)

@@ -315,7 +315,8 @@ def loop_over_outputs(X, kernel_size, *, stride=None, padding=0, mode="max", cou
 
 
 @exercise.wrong(
-    "Padding of more than half the window would make windows without a pixel: ValueError.", caught_by="errors"
+    "Padding of more than half the window can make windows without a pixel: ValueError, as in torch.",
+    caught_by="errors",
 )
 def any_padding(X, kernel_size, *, stride=None, padding=0, mode="max", count_include_pad=True):
     high, wide = _pair(padding)

@@ -91,9 +91,10 @@ exercise = Exercise(
         "Split one permutation into slices with .split(batch_size) and index X and y with each. Add "
         "loss.detach() * len(batch) to a tensor and turn it into a float once per epoch. Clear the gradients of "
         "trainable parameters before backward().",
-        "for batch in torch.randperm(N, generator=generator).split(batch_size): loss = F.cross_entropy("
-        "model(X[batch]), y[batch]); total += loss.detach() * len(batch); then zero_grad, backward and "
-        "p -= lr * p.grad under no_grad for the parameters that have requires_grad and a gradient.",
+        "for batch in torch.randperm(N, generator=generator).split(batch_size): loss = "
+        "F.cross_entropy(model(X[batch]), y[batch]); total += loss.detach() * len(batch); then, if anything is "
+        "trainable: set p.grad = None for the parameters that have requires_grad, call loss.backward(), and "
+        "under no_grad p -= lr * p.grad for those that got a gradient.",
     ),
     source="D2L convolutional-neural-networks/lenet, linear-classification/softmax-regression-scratch",
     seconds=60.0,
@@ -300,7 +301,9 @@ def cleared_after_the_step(model, X, y, *, epochs, batch_size, lr, generator):
     return fit(model, X, y, epochs, batch_size, lr, generator, clear="after")
 
 
-@exercise.wrong("A last batch of 8 counts by its 8 images, not like one of 32: weight each loss by its batch's size.")
+@exercise.wrong(
+    "A last batch of, say, 8 counts by its 8 images, not like one of 32: weight each loss by its batch's size."
+)
 def mean_of_batch_means(model, X, y, *, epochs, batch_size, lr, generator):
     means = []
 

@@ -175,14 +175,14 @@ def by_name(model, weight_decay):
 
 
 @exercise.wrong(
-    "A tied parameter appears twice: torch refuses a parameter that is listed twice. model.parameters() lists it once."
+    "A tied parameter appears twice: torch wants every parameter listed once, as model.parameters() lists it."
 )
 def tied_twice(model, weight_decay):
     named = model.named_parameters(remove_duplicate=False)
     return split([p for _, p in named], weight_decay, lambda p: p.ndim >= 2)
 
 
-@exercise.wrong("Frozen parameters belong to neither group: decay would still move them.")
+@exercise.wrong("Frozen parameters belong to neither group: with an old .grad, decay would still move them.")
 def frozen_kept(model, weight_decay):
     if weight_decay < 0:
         raise ValueError
@@ -233,8 +233,8 @@ def second_decay_left_out(model, weight_decay):
 
 
 @exercise.wrong(
-    "state_dict() hands out detached copies of the parameters, and buffers among them: an optimizer of those trains "
-    "nothing. Use model.parameters()."
+    "state_dict() hands out detached tensors, which are not the parameters, and buffers among them: an optimizer "
+    "of those trains nothing. Use model.parameters()."
 )
 def from_the_state_dict(model, weight_decay):
     found = [nn.Parameter(t.detach()) for t in model.state_dict().values() if t.is_floating_point()]

@@ -209,7 +209,7 @@ def one_mask_for_the_batch(x, p, training=True, *, generator=None):
     return with_mask(x, p, training, generator, apply)
 
 
-@exercise.wrong("p is the probability of being dropped. Here it is the probability of being kept.")
+@exercise.wrong("p is the probability of being dropped; this takes it for that of being kept.")
 def p_is_kept(x, p, training=True, *, generator=None):
     return dropout(x, 1 - p if training else p, training, generator=generator)
 
@@ -331,7 +331,10 @@ def zeros_without_a_graph(x, p, training=True, *, generator=None):
     return torch.zeros_like(x) if training and p == 1 else dropout(x, p, training, generator=generator)
 
 
-@exercise.wrong("A float32 mask turns a float16 or float64 x into another dtype: cast the result, or use a bool mask.")
+@exercise.wrong(
+    "Computing in float32 turns a float16 or float64 x into another dtype: keep the dtype of x, for example with "
+    "a bool mask."
+)
 def float32_result(x, p, training=True, *, generator=None):
     return with_mask(x, p, training, generator, lambda x, u: (x.float() / (1 - p)).masked_fill(u < p, 0))
 
@@ -357,7 +360,9 @@ def cuts_the_graph(x, p, training=True, *, generator=None):
     return dropout(x.detach(), p, training, generator=generator)
 
 
-@exercise.wrong("The kept entries are scaled in the gradient too: only the forward value was.", caught_by="gradients")
+@exercise.wrong(
+    "The kept entries are scaled in the gradient too: here only the forward value is.", caught_by="gradients"
+)
 def gradient_not_scaled(x, p, training=True, *, generator=None):
     def apply(x, u):
         kept = x.masked_fill(u < p, 0)

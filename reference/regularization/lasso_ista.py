@@ -215,7 +215,9 @@ def shrinks_once_at_the_end(X, y, l1, *, lr, num_steps):
     return shrink(w, lr * l1)
 
 
-@exercise.wrong("Without max(..., 0) a weight smaller than the threshold changes its sign and grows: stop at 0.")
+@exercise.wrong(
+    "Without max(..., 0) a weight smaller than the threshold changes its sign, and may even grow: stop at 0."
+)
 def no_stop_at_zero(X, y, l1, *, lr, num_steps):
     def step(w):
         z = w - lr * slope(X, y, w)
@@ -285,7 +287,9 @@ def loop_over_weights(X, y, l1, *, lr, num_steps):
     return descend(X, y, l1, lr, num_steps, step)
 
 
-@exercise.wrong("Make w with the dtype of X: float32 zeros do not multiply float64 features.", caught_by="runs")
+@exercise.wrong(
+    "Make w with the dtype of X: a float32 vector cannot be multiplied by a float64 matrix.", caught_by="runs"
+)
 def float32_inside(X, y, l1, *, lr, num_steps):
     check_inputs(X, y, l1, lr)
     w = torch.zeros(X.shape[1])

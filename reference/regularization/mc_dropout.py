@@ -73,7 +73,8 @@ exercise = Exercise(
         "model.train() wakes up more than dropout: BatchNorm would learn from your test batch. Which modules need "
         "which mode, and who puts the flags back if a pass fails?",
         "Remember (module, module.training) for all of model.modules(), set each flag by isinstance, and restore "
-        "them in a finally block. Sums of y and y * y cancel when the mean is large: use running differences.",
+        "them in a finally block. A variance from the sums of y and y * y loses its digits when the mean is "
+        "large: use running differences.",
         "Welford, under no_grad: off = y - mean; mean += off / count; squares += off * (y - mean); the variance is "
         "squares / (num_samples - 1).",
     ),

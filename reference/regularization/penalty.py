@@ -127,8 +127,8 @@ def no_half(params, *, l1=0.0, l2=0.0):
 
 
 @exercise.wrong(
-    "The L2 term is the sum of squares, not the norm. The root pulls small weights as hard as large ones, "
-    "and its gradient is nan where all weights are 0."
+    "The L2 term is the sum of squares, not the norm. The root pulls a tensor of tiny weights as hard as one of "
+    "large weights, and its gradient is nan where all weights are 0."
 )
 def norm_not_squared(params, *, l1=0.0, l2=0.0):
     check_strengths(l1, l2)

@@ -247,7 +247,7 @@ class DropoutAfterTheLast(DeepGRU):
         return self.between(outputs), states
 
 
-@exercise.wrong("Dropout acts between layers only: x itself is not dropped.")
+@exercise.wrong("Dropout acts between layers only: x itself must not be dropped.")
 class DropoutOnTheInput(DeepGRU):
     def forward(self, x, h0=None):
         return super().forward(self.between(x), h0)
@@ -357,7 +357,7 @@ class DropoutIsKept(DeepGRU):
         return F.dropout(x, 1 - self.dropout, self.training) if self.dropout else x
 
 
-@exercise.wrong("Dropout is not applied to the states within a layer, nor to the final states.")
+@exercise.wrong("Dropout must not act on the states within a layer, nor on the final states.")
 class DropoutOnTheStates(DeepGRU):
     def forward(self, x, h0=None):
         outputs, states = super().forward(x, h0)

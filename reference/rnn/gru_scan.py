@@ -76,8 +76,8 @@ exercise = Exercise(
     cost=Cost(ops=16 * 20 + 20, matmuls=20 + 1),
     forbid=FORBID,
     hints=(
-        "One product x w_ih^T serves all steps and all three gates, one product h w_hh^T all gates of a step: "
-        "chunk(3, -1) cuts them.",
+        "One product x w_ih^T serves all steps and all three parts (r, z, n), one product h w_hh^T all parts of "
+        "a step: chunk(3, -1) cuts them.",
         "r and z come from a + c, through a sigmoid. The candidate n is tanh(a_n + r * c_n): r multiplies the product "
         "with its bias. z says how much of the old state stays.",
         "In the loop: c = F.linear(h, w_hh, b_hh); cut a and c into three; h = (1 - z) * tanh(a_n + r * c_n) + z * h.",
@@ -267,7 +267,7 @@ def empty_projection(x, h0, w_ih, w_hh, b_ih, b_hh):
 
 
 @exercise.wrong(
-    "One product per gate: h w_hh^T for all three gates is a single product, cut into three afterwards.",
+    "One product per gate: h w_hh^T for r, z and n is a single product, cut into three afterwards.",
     caught_by="cost",
 )
 def a_product_per_gate(x, h0, w_ih, w_hh, b_ih, b_hh):

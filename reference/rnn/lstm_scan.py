@@ -81,7 +81,8 @@ exercise = Exercise(
     cost=Cost(ops=16 * 20 + 20, matmuls=20 + 1),
     forbid=FORBID,
     hints=(
-        "All four gates see the same inputs, x_t and the h of the step before. One product per step serves them all.",
+        "All four parts (i, f, g, o) see the same inputs, x_t and the h of the step before. One product per step "
+        "serves them all.",
         "projected = F.linear(x, w_ih, b_ih + b_hh) before the loop; in it (step + h @ w_hh.T).chunk(4, -1) gives "
         "i, f, g, o. First the new c, then h from the new c.",
         "c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g); h = torch.sigmoid(o) * torch.tanh(c); append h. "
@@ -270,7 +271,7 @@ def hidden_bias_forgotten(x, state, w_ih, w_hh, b_ih, b_hh):
     return scan(x, state, w_ih, w_hh, b_ih, torch.zeros_like(b_hh))
 
 
-@exercise.wrong("The forget gate is coupled to the input gate, 1 - i: here f is a gate of its own.")
+@exercise.wrong("The forget gate is tied to the input gate, 1 - i; it must be a gate of its own.")
 def coupled_gates(x, state, w_ih, w_hh, b_ih, b_hh):
     return scan(x, state, w_ih, w_hh, b_ih, b_hh, write=lambda i, _f, g, c: (1 - i) * c + i * g)
 
@@ -301,7 +302,7 @@ def hidden_state_detached(x, state, w_ih, w_hh, b_ih, b_hh):
     return scan(x, state, w_ih, w_hh, b_ih, b_hh, each=lambda h, c: (h.detach(), c))
 
 
-@exercise.wrong("The last cell is returned detached: a loss on c_T alone would train nothing.", caught_by="gradients")
+@exercise.wrong("The last cell is returned detached: a loss on c_T alone could train nothing.", caught_by="gradients")
 def last_cell_detached(x, state, w_ih, w_hh, b_ih, b_hh):
     states, (h, c) = scan(x, state, w_ih, w_hh, b_ih, b_hh)
     return states, (h, c.detach())
@@ -316,7 +317,7 @@ def stack_of_nothing(x, state, w_ih, w_hh, b_ih, b_hh):
 
 
 @exercise.wrong(
-    "One product per gate: h w_hh^T for all four gates is a single product, cut into four afterwards.", caught_by="cost"
+    "One product per gate: h w_hh^T for i, f, g and o is a single product, cut into four afterwards.", caught_by="cost"
 )
 def a_product_per_gate(x, state, w_ih, w_hh, b_ih, b_hh):
     h, c = _lstm_start(x, state, w_ih, w_hh, b_ih, b_hh)

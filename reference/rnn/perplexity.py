@@ -162,7 +162,10 @@ def zero_filled(logits, targets, ignore_index):
     return torch.where(keep, nll, 0.0), keep
 
 
-@exercise.wrong("Average the logarithms, then exponentiate once: the mean of per-token perplexities is larger.")
+@exercise.wrong(
+    "Average the logarithms, then exponentiate once: the mean of per-token perplexities is larger, unless all "
+    "are equal."
+)
 def mean_of_perplexities(logits, targets, ignore_index=-100):
     return losses(logits, targets, ignore_index).exp().mean()
 
@@ -180,7 +183,7 @@ def two_to_the_nats(logits, targets, ignore_index=-100):
     return 2.0 ** losses(logits, targets, ignore_index).mean()
 
 
-@exercise.wrong("log(softmax(x)) is -inf where a confident prediction was wrong: use log_softmax.")
+@exercise.wrong("log(softmax(x)) can be -inf where a confident prediction was wrong: use log_softmax.")
 def log_of_softmax(logits, targets, ignore_index=-100):
     _check_targets(logits, targets, ignore_index)
     keep = targets != ignore_index

@@ -237,8 +237,7 @@ def state_detached(x, h0, w_ih, w_hh, b):
 
 
 @exercise.wrong(
-    "Writing through .data (or into a leaf that requires grad) is hidden from autograd: collect the states in a list "
-    "and stack them.",
+    "Writing through .data is hidden from autograd: collect the states in a list and stack them.",
     caught_by="gradients",
 )
 def states_written_behind_autograd(x, h0, w_ih, w_hh, b):
@@ -366,7 +365,7 @@ def layer_dimension_let_through(x, h0, w_ih, w_hh, b):
     return rnn_scan(x, h0, w_ih, w_hh, b)
 
 
-@exercise.wrong("The last state is returned detached: a loss on it alone would train nothing.", caught_by="gradients")
+@exercise.wrong("The last state is returned detached: a loss on it alone could train nothing.", caught_by="gradients")
 def last_state_detached(x, h0, w_ih, w_hh, b):
     states, last = rnn_scan(x, h0, w_ih, w_hh, b)
     return states, last.detach()

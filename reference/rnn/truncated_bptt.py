@@ -69,8 +69,8 @@ exercise = Exercise(
         "Where does the graph of the second chunk end if nobody cuts it? In the first chunk, whose graph is freed.",
         "At the start of every chunk detach the state (its value stays). At its end call backward on the chunk's "
         "sum of step losses divided by T, the number of all steps, not of the chunk's.",
-        "for start in range(0, T, chunk): h = h.detach(); in the chunk h = cell(x[t], h), add up step_loss(h, y[t]); "
-        "share = sum / T; share.backward(); total += share.detach().",
+        "for start in range(0, T, chunk): h = h.detach(); in the chunk h = cell(x[t], h), add step_loss(h, y[t]) "
+        "to its sum; share = that sum / T; share.backward(); total += share.detach().",
     ),
     source="D2L recurrent-neural-networks/bptt, rnn-scratch",
 )
@@ -319,7 +319,7 @@ def last_chunk_dropped(cell, step_loss, x, y, h0, chunk):
     return walk(cell, step_loss, x, y, h0, chunk, last=len(x) // chunk * chunk)
 
 
-@exercise.wrong("h0 is detached too: the first chunk starts like any other.", caught_by="values")
+@exercise.wrong("h0 must be detached too: the first chunk starts like any other.", caught_by="values")
 def h0_not_detached(cell, step_loss, x, y, h0, chunk):
     return walk(cell, step_loss, x, y, h0, chunk, cut=lambda h, t: h.detach() if t else h)
 

@@ -54,11 +54,13 @@ exercise = Exercise(
     points=5,
     extra=True,
     hints=(
-        "How many tokens has the model read when the first prediction is made? How many must it read after the last?",
+        "How many tokens has the model read when the first prediction is made? How many must it read after the "
+        "last prediction?",
         "Feed prefix[:-1] and keep only the state. Then num_preds times: feed the last token of the list, append the "
         "argmax of the logits.",
         "with torch.no_grad(): for token in ids[:-1]: _, state = step_fn(torch.tensor([token]), state); then "
-        "logits, state = step_fn(torch.tensor([ids[-1]]), state); ids.append(int(logits.argmax(-1))).",
+        "num_preds times logits, state = step_fn(torch.tensor([ids[-1]]), state); "
+        "ids.append(int(logits.argmax(-1))). If num_preds is 0, nothing is called at all.",
     ),
     source="D2L recurrent-neural-networks/rnn-scratch",
 )
@@ -178,7 +180,9 @@ def prefix_overwritten(step_fn, state, prefix, num_preds):
     return ids if num_preds else list(prefix)
 
 
-@exercise.wrong("The last token of the prefix is fed twice: its logits are already the first prediction.")
+@exercise.wrong(
+    "The last token of the prefix is fed twice: the logits of its first feeding are already the first prediction."
+)
 def last_token_twice(step_fn, state, prefix, num_preds):
     checked(prefix, num_preds)
     ids = list(prefix)

@@ -157,7 +157,9 @@ def ignore_index_zero_is_falsy(logits, target, *, ignore_index=None):
     return accuracy(logits, target, ignore_index=ignore_index or None)
 
 
-@exercise.wrong("None ignores nothing: -100 is another function's default, here it is just a wrong prediction.")
+@exercise.wrong(
+    "None ignores nothing: -100 is another function's default, here a target of -100 just counts as missed."
+)
 def ignores_minus_100_by_default(logits, target, *, ignore_index=None):
     return accuracy(logits, target, ignore_index=-100 if ignore_index is None else ignore_index)
 
@@ -207,7 +209,7 @@ def mean_of_batch_means(logits, target, *, ignore_index=None):
     return sum(means) / len(means)
 
 
-@exercise.wrong("A Python float is wanted: call .item() on the result, it also frees the graph.", caught_by="type")
+@exercise.wrong("A Python float is wanted: read both counts as Python numbers, then divide them.", caught_by="type")
 def returns_a_tensor(logits, target, *, ignore_index=None):
     check(logits, target)
     counted = counted_in(target, ignore_index)

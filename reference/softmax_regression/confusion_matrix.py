@@ -128,7 +128,8 @@ def axes_swapped(pred, target, num_classes):
 
 
 @exercise.wrong(
-    "M[t, p] += 1 counts a repeated pair once: the sum is read before any is written. Use bincount or index_add."
+    "M[t, p] += 1 counts a repeated pair once: all old values are read before any is written. Use bincount or "
+    "index_add."
 )
 def repeated_pairs_count_once(pred, target, num_classes):
     _check_labels(pred, target, num_classes)
@@ -182,7 +183,7 @@ def errors_only(pred, target, num_classes):
     return matrix - matrix.diagonal().diag()
 
 
-@exercise.wrong("Target i, predicted j is not the same as target j, predicted i: the matrix is not symmetric.")
+@exercise.wrong("Target i, predicted j is not the same as target j, predicted i: the matrix need not be symmetric.")
 def made_symmetric(pred, target, num_classes):
     matrix = confusion_matrix(pred, target, num_classes)
     return matrix + matrix.T - matrix.diagonal().diag()

@@ -241,14 +241,19 @@ def zero_times_the_logits(logits, target, *, ignore_index=-100, reduction="mean"
     return cross_entropy(logits, target, ignore_index=ignore_index, reduction=reduction)
 
 
-@exercise.wrong("torch.tensor(0.0) is float32: the 0 for nothing kept has the dtype of `logits`.", caught_by="dtype")
+@exercise.wrong(
+    "torch.tensor(0.0) is float32 and has no graph: the 0 for nothing kept has the dtype of `logits` and gradient 0.",
+    caught_by="dtype",
+)
 def zero_of_the_default_dtype(logits, target, *, ignore_index=-100, reduction="mean"):
     if reduction == "mean" and not _kept_positions(logits, target, ignore_index, reduction).any():
         return torch.tensor(0.0)
     return cross_entropy(logits, target, ignore_index=ignore_index, reduction=reduction)
 
 
-@exercise.wrong("Divide by the number of kept positions: the batch size counts neither time steps nor what is ignored.")
+@exercise.wrong(
+    "Divide by the number of kept positions: the batch size leaves out the time steps and includes what is ignored."
+)
 def divides_by_batch_size(logits, target, *, ignore_index=-100, reduction="mean"):
     total = cross_entropy(
         logits, target, ignore_index=ignore_index, reduction="sum" if reduction == "mean" else reduction
@@ -288,7 +293,7 @@ def always_ignores_minus_100(logits, target, *, ignore_index=-100, reduction="me
 
 
 @exercise.wrong(
-    "Every negative target counts as ignored here; only `ignore_index` may be. -1 is an error (ValueError)."
+    "Every negative target counts as ignored here; only `ignore_index` may be. Any other one is an error (ValueError)."
 )
 def ignores_all_negative_targets(logits, target, *, ignore_index=-100, reduction="mean"):
     target = target.where(target >= 0, ignore_index) if target.dtype == torch.int64 else target
@@ -309,7 +314,7 @@ def always_the_mean(logits, target, *, ignore_index=-100, reduction="mean"):
     return cross_entropy(logits, target, ignore_index=ignore_index)
 
 
-@exercise.wrong("A loss is positive: minus the log-probability.")
+@exercise.wrong("A loss is never negative: minus the log-probability.")
 def sign_forgotten(logits, target, *, ignore_index=-100, reduction="mean"):
     return -cross_entropy(logits, target, ignore_index=ignore_index, reduction=reduction)
 

@@ -145,7 +145,9 @@ def eps_over_samples(logits, target, eps):
     return -((1 - eps) * true_class + eps / n * logp.sum(-1)).sum() / n
 
 
-@exercise.wrong("Smooth the target, not the prediction: the logarithm stays outside of the mixture.")
+@exercise.wrong(
+    "Smooth the target, not the prediction: mix the log-probabilities; do not take the logarithm of a mixture."
+)
 def smooths_the_prediction(logits, target, eps):
     _, true_class, n, k = parts(logits, target, eps)
     return -((1 - eps) * true_class.exp() + eps / k).log().sum() / n
@@ -205,7 +207,7 @@ def divergence_in_place_of_cross_entropy(logits, target, eps):
     return loss - entropy if len(target) else loss
 
 
-@exercise.wrong("A loss is positive: minus the weighted log-probabilities.")
+@exercise.wrong("A loss is never negative: minus the weighted log-probabilities.")
 def sign_forgotten(logits, target, eps):
     return -label_smoothing_loss(logits, target, eps)
 
@@ -240,8 +242,8 @@ def nan_without_samples(logits, target, eps):
 
 
 @exercise.wrong(
-    "A full (N, K) matrix of targets is built only to be multiplied by few numbers that matter. Split the sum: "
-    "(1 - eps) * logp[target] + eps * mean(logp) needs none.",
+    "A full (N, K) matrix of targets is built, which holds two different numbers only. Split the sum: (1 - eps) "
+    "* logp[target] + eps * mean(logp) needs none.",
     caught_by="forbidden",
 )
 def scattered_targets(logits, target, eps):

@@ -187,7 +187,7 @@ def finite_for_minus_inf(x, dim=-1):
     return log_softmax(x.clamp(min=torch.finfo(x.dtype).min / 2) if x.is_floating_point() else x, dim)
 
 
-@exercise.wrong("Scores of -inf need no mask: nan_to_num on the result also hides the -inf that belongs there.")
+@exercise.wrong("Scores of -inf need no repair: nan_to_num on the result also hides the -inf that belongs there.")
 def nan_to_num_on_the_result(x, dim=-1):
     return log_softmax(x, dim).nan_to_num(neginf=-1e9)
 
@@ -205,14 +205,18 @@ def detached_normaliser(x, dim=-1):
 
 
 @exercise.wrong(
-    "A maximum detached in one of its two places only leaves half of its gradient: detach it once, before both uses.",
+    "The gradients of the two uses of the maximum cancel: detached in one place only, the other is left over. "
+    "Detach it once, before both uses.",
     caught_by="gradients",
 )
 def shift_detached_once(x, dim=-1):
     return with_care(x, dim, lambda y: y - top_of(y, dim).detach() - log_sum(y - top_of(y, dim), dim))
 
 
-@exercise.wrong("In float16 a sum overflows above 65 504: compute in float32 and cast the result back.")
+@exercise.wrong(
+    "In float16 a sum overflows above 65 504, and in bfloat16 it is rounded to 8 bits: compute in float32 and "
+    "cast the result back."
+)
 def sum_in_half_precision(x, dim=-1):
     if not x.is_floating_point() or x.numel() == 0:
         return log_softmax(x, dim)

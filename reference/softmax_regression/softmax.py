@@ -192,7 +192,10 @@ def detached_denominator(x, dim=-1):
     return with_care(x, dim, lambda y: weights_of(y, dim) / weights_of(y, dim).sum(dim, keepdim=True).detach())
 
 
-@exercise.wrong("In float16 a sum overflows above 65 504: compute in float32 and cast the result back.")
+@exercise.wrong(
+    "In float16 a sum overflows above 65 504, and in bfloat16 it is rounded to 8 bits: compute in float32 and "
+    "cast the result back."
+)
 def sum_in_half_precision(x, dim=-1):
     if not x.is_floating_point() or x.numel() == 0:
         return softmax(x, dim)

@@ -186,13 +186,15 @@ def update(W, b, lr):
             parameter.grad = None
 
 
-@exercise.wrong("The loss applies softmax itself: feed it the logits. Twice softmax and learning is stuck near 85 %.")
+@exercise.wrong(
+    "The loss applies softmax itself: feed it the logits. Twice softmax and the accuracy is stuck near 85 %."
+)
 def softmax_twice(X, y, num_classes, *, lr, num_epochs, batch_size, generator):
     return fit(X, y, num_classes, lr, num_epochs, batch_size, generator, loss=lambda z, t: cross_entropy(softmax(z), t))
 
 
 @exercise.wrong(
-    "The loss is the mean over the batch; summed, the step is 32 times longer and the probabilities go wild."
+    "The loss is the mean over the batch; summed, the step is batch_size times longer and the probabilities go wild."
 )
 def loss_summed(X, y, num_classes, *, lr, num_epochs, batch_size, generator):
     return fit(X, y, num_classes, lr, num_epochs, batch_size, generator,

@@ -105,10 +105,12 @@ exercise = Exercise(
     uses=("multi_head_attention", "add_norm", "position_wise_ffn"),
     hints=(
         "Three sublayers with an AddNorm each. What are queries, keys and values of the first, and of the second?",
-        "Keys and values of attention1 are seen = cat(cache, x), and seen is the new cache. With T new and T0 cached "
-        "tokens, draw the mask (T, T0 + T): its last row is all True, in eval mode as well.",
-        "mask = torch.ones(T, T0 + T, dtype=torch.bool, device=x.device).tril(T0); y = addnorm1(x, attention1(x, seen, "
-        "seen, mask)); z = addnorm2(y, attention2(y, memory, memory, arange(S) < memory_lens[:, None, None])).",
+        "Keys and values of attention1 are seen = cat(cache, x), or x without a cache, and seen is the new "
+        "cache. With T new and T0 cached tokens, sketch the mask (T, T0 + T): its last row is all True, in eval "
+        "mode as well.",
+        "mask = torch.ones(T, T0 + T, dtype=torch.bool, device=x.device).tril(T0); y = addnorm1(x, attention1(x, "
+        "seen, seen, mask)); z = addnorm2(y, attention2(y, memory, memory, real)), where real is None, or "
+        "arange(S, device=x.device) < memory_lens[:, None, None].",
     ),
     source="D2L attention-mechanisms-and-transformers/transformer (decoder); Vaswani et al. 2017",
 )
@@ -275,7 +277,7 @@ class NoMaskWithACache(DecoderBlock):
         return super().causal(x, seen) if seen.shape[1] == x.shape[1] else None
 
 
-@exercise.wrong("A token may look at itself: the diagonal of the new tokens belongs to the mask.")
+@exercise.wrong("A token may look at itself: on the diagonal of the new tokens the mask is True.")
 class HidesThePresent(DecoderBlock):
     def causal(self, x, seen):
         length, total = x.shape[1], seen.shape[1]

@@ -87,8 +87,8 @@ exercise = Exercise(
     hints=(
         "Two sublayers, and after each one an AddNorm of its own. Which tensor is the second one's shortcut?",
         "MultiHeadAttention takes a mask (B, 1, T), True where a key may be used: compare arange(T) with valid_lens.",
-        "mask = torch.arange(T, device=x.device) < valid_lens[:, None, None]; y = self.addnorm1(x, self.attention(x, "
-        "x, x, mask)); return self.addnorm2(y, self.ffn(y)).",
+        "mask = None if valid_lens is None else torch.arange(T, device=x.device) < valid_lens[:, None, None]; y "
+        "= self.addnorm1(x, self.attention(x, x, x, mask)); return self.addnorm2(y, self.ffn(y)).",
     ),
     source="D2L attention-mechanisms-and-transformers/transformer (encoder); Vaswani et al. 2017",
 )
@@ -312,7 +312,10 @@ class BlanksTheResult(EncoderBlock):
         return out if mask is None else torch.where(mask.transpose(1, 2), out, 0.0)
 
 
-@exercise.wrong("A finite filler such as -1e4 loses against large scores, and an empty row becomes uniform.")
+@exercise.wrong(
+    "A finite filler such as -1e4 is no longer the smallest beside very negative scores, and an empty row "
+    "becomes uniform."
+)
 class SmallFiller(EncoderBlock):
     def attend(self, x, mask):
         q, k, v = (

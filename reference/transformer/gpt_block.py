@@ -226,7 +226,10 @@ class TriplesPerHead(GPTBlock):
         return qkv.unflatten(2, (self.num_heads, 3, -1)).permute(3, 0, 2, 1, 4).unbind(0)
 
 
-@exercise.wrong('GPT-2 used the tanh form of GELU, F.gelu(..., approximate="tanh"): it differs in the fourth digit.')
+@exercise.wrong(
+    'GPT-2 used the tanh form of GELU, F.gelu(..., approximate="tanh"): from the default form it differs in the '
+    "fourth decimal."
+)
 class ErfGelu(GPTBlock):
     def mlp(self, x):
         return self.fc_out(F.gelu(self.fc(x)))

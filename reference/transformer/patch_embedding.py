@@ -231,7 +231,7 @@ class CropsTheRest(PatchEmbedding):
         return super().forward(x[:, :, : self.image_shape[1], : self.image_shape[2]])
 
 
-@exercise.wrong("The width must be divisible too, not the number of pixels alone.", caught_by="errors")
+@exercise.wrong("The width must be divisible too, not the height alone.", caught_by="errors")
 class ChecksTheHeightOnly(_Base):
     def __init__(self, img_size, patch_size, in_channels, embed_dim):
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
@@ -259,7 +259,9 @@ class ComparesTheArea(_Base):
         return self.proj(self.patches(x))
 
 
-@exercise.wrong("The number of channels is checked as well, with a ValueError of its own.", caught_by="errors")
+@exercise.wrong(
+    "The number of channels is checked as well: a ValueError, before the projection fails.", caught_by="errors"
+)
 class AnyChannels(_Base):
     def forward(self, x):
         if x.ndim != 4 or tuple(x.shape[2:]) != self.image_shape[1:]:

@@ -122,8 +122,9 @@ exercise = Exercise(
         "Source and target each have an embedding; both take the same way: look up, scale, add positions, drop out.",
         "nn.ModuleList(EncoderBlock(...) for _ in range(num_layers)) makes layers of their own. src_lens goes to every "
         "encoder block, and to every decoder block as memory_lens.",
-        "x = embedding(ids) * math.sqrt(d_model) + positional_encoding(ids.shape[1], d_model); memory = encode(src, "
-        "src_lens); for block in self.decoder: x, _ = block(x, memory, src_lens); return self.dense(x).",
+        "x = embedding(ids) * math.sqrt(d_model), plus positional_encoding(ids.shape[1], d_model, "
+        "dtype=x.dtype).to(x.device), then dropout; memory = encode(src, src_lens); for each block of "
+        "self.decoder x, _ = block(x, memory, src_lens); after the last one return self.dense(x).",
     ),
     source="D2L attention-mechanisms-and-transformers/transformer; Vaswani et al. 2017",
 )
@@ -288,7 +289,10 @@ def _positions(x):
     return positional_encoding(x.shape[1], x.shape[2], dtype=x.dtype).to(x.device)
 
 
-@exercise.wrong("The embeddings are multiplied by the root of d_model: else the positions drown the tokens.")
+@exercise.wrong(
+    "The embeddings are multiplied by the root of d_model before the positions are added, so that tokens "
+    "outweigh positions."
+)
 class Unscaled(Transformer):
     def embed(self, ids, table):
         x = table(ids)
@@ -439,7 +443,7 @@ class CacheFromBlockToBlock(Transformer):
         return x
 
 
-@exercise.wrong("The memory is the source: encoder and decoder swapped their inputs.")
+@exercise.wrong("A decoder block takes the target's x first, then the memory: here the two are swapped.")
 class SwapsTheArguments(Transformer):
     def decode(self, tgt_in, memory, src_lens):
         x = self.embed(tgt_in, self.tgt_embedding)
