@@ -53,11 +53,11 @@ class AdditiveAttention(nn.Module):
             Tensor of shape (B, Q, dv). Queries and keys are projected once each, not once per pair, and no tensor made
             on the way is larger than (B, Q, K, h).
         """
-        weights = masked_softmax(self.score(queries, keys), valid_lens)
+        weights = masked_softmax(self._score(queries, keys), valid_lens)
         self.attention_weights = weights.detach()
         return self.dropout(weights) @ values
 
-    def score(self, queries: Tensor, keys: Tensor) -> Tensor:
+    def _score(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Return the scores (B, Q, K)."""
         hidden = torch.tanh(self.W_q(queries)[:, :, None, :] + self.W_k(keys)[:, None, :, :])
         return self.w_v(hidden).squeeze(-1)
@@ -197,14 +197,14 @@ def more_samples(draw, size):
     "(B, Q, K, h)."
 )
 class UnsqueezedTheOtherWay(AdditiveAttention):
-    def score(self, queries, keys):
+    def _score(self, queries, keys):
         hidden = torch.tanh(self.W_q(queries)[:, None, :, :] + self.W_k(keys)[:, :, None, :])
         return self.w_v(hidden).squeeze(-1)
 
 
 @exercise.wrong("Rows are queries: reshape does not swap axes, it only cuts the numbers into rows of another length.")
 class ReshapedNotTransposed(AdditiveAttention):
-    def score(self, queries, keys):
+    def _score(self, queries, keys):
         hidden = torch.tanh(self.W_q(queries)[:, None, :, :] + self.W_k(keys)[:, :, None, :])
         return self.w_v(hidden).reshape(queries.shape[0], queries.shape[1], keys.shape[1])
 
@@ -215,7 +215,7 @@ class ReshapedNotTransposed(AdditiveAttention):
     caught_by="cost",
 )
 class PairsJoinedFirst(AdditiveAttention):
-    def score(self, queries, keys):
+    def _score(self, queries, keys):
         shape = (*queries.shape[:2], keys.shape[1], -1)
         pairs = torch.cat([queries[:, :, None].expand(shape), keys[:, None].expand(shape)], -1)
         return self.w_v(torch.tanh(pairs @ torch.cat([self.W_q.weight, self.W_k.weight], 1).T)).squeeze(-1)
@@ -226,7 +226,7 @@ class PairsJoinedFirst(AdditiveAttention):
     caught_by="cost",
 )
 class ProjectedPerPair(AdditiveAttention):
-    def score(self, queries, keys):
+    def _score(self, queries, keys):
         shape = (*queries.shape[:2], keys.shape[1], -1)
         asked = self.W_q(queries[:, :, None].expand(shape).contiguous())
         return self.w_v(torch.tanh(asked + self.W_k(keys)[:, None])).squeeze(-1)
@@ -234,13 +234,13 @@ class ProjectedPerPair(AdditiveAttention):
 
 @exercise.wrong("Division by the square root of the width belongs to dot products; additive scores are not scaled.")
 class ScaledLikeDotProducts(AdditiveAttention):
-    def score(self, queries, keys):
-        return super().score(queries, keys) / self.w_v.in_features**0.5
+    def _score(self, queries, keys):
+        return super()._score(queries, keys) / self.w_v.in_features**0.5
 
 
 @exercise.wrong("tanh belongs to the hidden layer, before w_v: after it, it squeezes the scores into (-1, 1).")
 class TanhAfterTheOutput(AdditiveAttention):
-    def score(self, queries, keys):
+    def _score(self, queries, keys):
         return torch.tanh(self.w_v(self.W_q(queries)[:, :, None] + self.W_k(keys)[:, None]).squeeze(-1))
 
 
@@ -248,20 +248,20 @@ class TanhAfterTheOutput(AdditiveAttention):
     "Without tanh the query adds the same number to all its scores, which softmax ignores: every query gets the same."
 )
 class WithoutTanh(AdditiveAttention):
-    def score(self, queries, keys):
+    def _score(self, queries, keys):
         return self.w_v(self.W_q(queries)[:, :, None] + self.W_k(keys)[:, None]).squeeze(-1)
 
 
 @exercise.wrong("The hidden layer uses tanh, not a sigmoid.")
 class SigmoidForTanh(AdditiveAttention):
-    def score(self, queries, keys):
+    def _score(self, queries, keys):
         hidden = torch.sigmoid(self.W_q(queries)[:, :, None] + self.W_k(keys)[:, None])
         return self.w_v(hidden).squeeze(-1)
 
 
 @exercise.wrong("Query and key are added, then bent by tanh together: tanh of each alone leaves no interaction.")
 class TanhOfEach(AdditiveAttention):
-    def score(self, queries, keys):
+    def _score(self, queries, keys):
         hidden = torch.tanh(self.W_q(queries))[:, :, None] + torch.tanh(self.W_k(keys))[:, None]
         return self.w_v(hidden).squeeze(-1)
 
@@ -269,7 +269,7 @@ class TanhOfEach(AdditiveAttention):
 @exercise.wrong("Store the weights before dropout: a picture needs the real ones, which sum to 1.")
 class WeightsStoredAfterDropout(AdditiveAttention):
     def forward(self, queries, keys, values, valid_lens=None):
-        weights = self.dropout(masked_softmax(self.score(queries, keys), valid_lens))
+        weights = self.dropout(masked_softmax(self._score(queries, keys), valid_lens))
         self.attention_weights = weights.detach()
         return weights @ values
 
@@ -279,7 +279,7 @@ class WeightsStoredAfterDropout(AdditiveAttention):
 )
 class WeightsKeepTheGraph(AdditiveAttention):
     def forward(self, queries, keys, values, valid_lens=None):
-        self.attention_weights = masked_softmax(self.score(queries, keys), valid_lens)
+        self.attention_weights = masked_softmax(self._score(queries, keys), valid_lens)
         return self.dropout(self.attention_weights) @ values
 
 
@@ -288,13 +288,13 @@ class WeightsKeepTheGraph(AdditiveAttention):
 )
 class WeightsDetachedBeforeUse(AdditiveAttention):
     def forward(self, queries, keys, values, valid_lens=None):
-        self.attention_weights = masked_softmax(self.score(queries, keys), valid_lens).detach()
+        self.attention_weights = masked_softmax(self._score(queries, keys), valid_lens).detach()
         return self.dropout(self.attention_weights) @ values
 
 
 @exercise.wrong("squeeze() without an axis also removes a batch of 1, a single query or a single key: say squeeze(-1).")
 class SqueezedEverything(AdditiveAttention):
-    def score(self, queries, keys):
+    def _score(self, queries, keys):
         hidden = torch.tanh(self.W_q(queries)[:, :, None] + self.W_k(keys)[:, None])
         return self.w_v(hidden).squeeze()
 
@@ -308,7 +308,7 @@ class LengthsIgnored(AdditiveAttention):
 @exercise.wrong("The softmax runs over the keys, the last axis of the scores, not over the queries.")
 class SoftmaxOverQueries(AdditiveAttention):
     def forward(self, queries, keys, values, valid_lens=None):
-        weights = torch.softmax(self.score(queries, keys), 1)
+        weights = torch.softmax(self._score(queries, keys), 1)
         if valid_lens is not None:
             lens = valid_lens[:, None, None] if valid_lens.ndim == 1 else valid_lens[:, :, None]
             weights = weights * (torch.arange(keys.shape[1]) < lens)
@@ -319,7 +319,7 @@ class SoftmaxOverQueries(AdditiveAttention):
 @exercise.wrong("A query whose length is 0 must get zeros: a filler of -1e6 gives it the plain average.")
 class UniformWithoutKeys(AdditiveAttention):
     def forward(self, queries, keys, values, valid_lens=None):
-        scores = self.score(queries, keys)
+        scores = self._score(queries, keys)
         if valid_lens is not None:
             lens = valid_lens[:, None, None] if valid_lens.ndim == 1 else valid_lens[:, :, None]
             scores = scores.masked_fill(torch.arange(keys.shape[1]) >= lens, -1e6)
@@ -331,7 +331,7 @@ class UniformWithoutKeys(AdditiveAttention):
 @exercise.wrong("Dropout acts on the attention weights, which drops whole keys, not on the result.")
 class DropoutOnTheResult(AdditiveAttention):
     def forward(self, queries, keys, values, valid_lens=None):
-        weights = masked_softmax(self.score(queries, keys), valid_lens)
+        weights = masked_softmax(self._score(queries, keys), valid_lens)
         self.attention_weights = weights.detach()
         return self.dropout(weights @ values)
 
@@ -339,7 +339,7 @@ class DropoutOnTheResult(AdditiveAttention):
 @exercise.wrong("Dropout must stop in eval mode: use nn.Dropout, or pass training=self.training.")
 class DropoutInEvalMode(AdditiveAttention):
     def forward(self, queries, keys, values, valid_lens=None):
-        weights = masked_softmax(self.score(queries, keys), valid_lens)
+        weights = masked_softmax(self._score(queries, keys), valid_lens)
         self.attention_weights = weights.detach()
         return nn.functional.dropout(weights, self.dropout.p) @ values
 
@@ -368,7 +368,7 @@ class WithBiases(AdditiveAttention):
     "A loop over the queries: with an axis of size 1 in the right places, + pairs all of them.", caught_by="growth"
 )
 class QueryByQuery(AdditiveAttention):
-    def score(self, queries, keys):
+    def _score(self, queries, keys):
         seen = self.W_k(keys)
         rows = [self.w_v(torch.tanh(q.unsqueeze(1) + seen)).squeeze(-1) for q in self.W_q(queries).unbind(1)]
         return torch.stack(rows, 1)
@@ -378,7 +378,7 @@ class QueryByQuery(AdditiveAttention):
     "A loop over the keys: with an axis of size 1 in the right places, + pairs all of them.", caught_by="growth"
 )
 class KeyByKey(AdditiveAttention):
-    def score(self, queries, keys):
+    def _score(self, queries, keys):
         asked = self.W_q(queries)
         columns = [self.w_v(torch.tanh(asked + k.unsqueeze(1))).squeeze(-1) for k in self.W_k(keys).unbind(1)]
         return torch.stack(columns, 2)
@@ -428,6 +428,6 @@ class ByHand(nn.Module):
 
 @exercise.right("queries along the last axis but one")
 class KeysFirst(AdditiveAttention):
-    def score(self, queries, keys):
+    def _score(self, queries, keys):
         hidden = torch.tanh(self.W_k(keys)[:, :, None] + self.W_q(queries)[:, None])
         return (hidden @ self.w_v.weight.T)[..., 0].transpose(1, 2)

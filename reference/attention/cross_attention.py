@@ -61,7 +61,7 @@ class CrossAttention(nn.Module):
         Returns:
             Keys and values, each of shape (B, num_heads, S, dh).
         """
-        return self.split(self.W_k(memory)), self.split(self.W_v(memory))
+        return self._split(self.W_k(memory)), self._split(self.W_v(memory))
 
     def forward(
         self,
@@ -87,10 +87,10 @@ class CrossAttention(nn.Module):
             raise ValueError("give either memory or kv")
         keys, values = self.project_memory(memory) if kv is None else kv
         mask = None if memory_mask is None else memory_mask[:, None, None, :]
-        heads = scaled_dot_product_attention(self.split(self.W_q(x)), keys, values, mask)
+        heads = scaled_dot_product_attention(self._split(self.W_q(x)), keys, values, mask)
         return self.W_o(heads.transpose(1, 2).flatten(2))
 
-    def split(self, x: Tensor) -> Tensor:
+    def _split(self, x: Tensor) -> Tensor:
         """Turn (B, L, D) into (B, H, L, dh)."""
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
@@ -262,7 +262,7 @@ class _Parts(CrossAttention):
             raise ValueError
         keys, values = self.project_memory(memory) if kv is None else kv
         mask = None if memory_mask is None else self.spread(memory_mask, x)
-        return self.W_o(self.merge(self.attend(self.split(self.W_q(x)), keys, values, mask)))
+        return self.W_o(self.merge(self.attend(self._split(self.W_q(x)), keys, values, mask)))
 
 
 @exercise.wrong("Queries ask and the memory answers: keys and values are projections of the memory, not of x.")
@@ -280,7 +280,7 @@ class KeysFromX(CrossAttention):
 class RolesExchanged(CrossAttention):
     def forward(self, x, memory=None, *, kv=None, memory_mask=None):
         if memory is not None and kv is None:
-            q, keys = self.split(self.W_k(memory)), self.split(self.W_q(x))
+            q, keys = self._split(self.W_k(memory)), self._split(self.W_q(x))
             heads = scaled_dot_product_attention(q, keys, keys)
             return self.W_o(heads.transpose(1, 2).flatten(2))
         return super().forward(x, memory, kv=kv, memory_mask=memory_mask)
@@ -354,13 +354,13 @@ class WithBiases(CrossAttention):
     "Split the features into heads, then swap axes: a reshape to (B, H, S, dh) cuts the sequence into pieces."
 )
 class CutAcrossPositions(_Parts):
-    def split(self, x):
+    def _split(self, x):
         return x.reshape(x.shape[0], self.num_heads, x.shape[1], -1)
 
 
 @exercise.wrong("Head h owns a block of neighbouring features: split D into (num_heads, dh), not (dh, num_heads).")
 class FeaturesDealtOut(_Parts):
-    def split(self, x):
+    def _split(self, x):
         return x.unflatten(-1, (-1, self.num_heads)).movedim(-1, 1)
 
     def merge(self, heads):
@@ -389,13 +389,13 @@ class WithoutOutputProjection(_Parts):
             raise ValueError
         keys, values = self.project_memory(memory) if kv is None else kv
         mask = None if memory_mask is None else self.spread(memory_mask, x)
-        return self.merge(self.attend(self.split(self.W_q(x)), keys, values, mask))
+        return self.merge(self.attend(self._split(self.W_q(x)), keys, values, mask))
 
 
 @exercise.wrong("Values have their own projection, W_v: W_k makes the keys only.")
 class ValuesThroughTheKeysProjection(CrossAttention):
     def project_memory(self, memory):
-        return self.split(self.W_k(memory)), self.split(self.W_k(memory))
+        return self._split(self.W_k(memory)), self._split(self.W_k(memory))
 
 
 @exercise.wrong("project_memory returns (keys, values), in this order.")
@@ -415,7 +415,7 @@ class ProjectedButNotSplit(CrossAttention):
         if kv is None:
             kv = super().project_memory(memory)
         elif kv[0].ndim == 3:
-            kv = tuple(self.split(t) for t in kv)
+            kv = tuple(self._split(t) for t in kv)
         return super().forward(x, kv=kv, memory_mask=memory_mask)
 
 

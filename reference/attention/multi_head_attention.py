@@ -67,19 +67,19 @@ class MultiHeadAttention(nn.Module):
         Returns:
             Tensor of shape (B, Lq, D).
         """
-        weights = self.weigh(self.split(self.W_q(q)), self.split(self.W_k(k)), mask)
+        weights = self._weigh(self._split(self.W_q(q)), self._split(self.W_k(k)), mask)
         self.attention_weights = weights.detach()
-        return self.W_o(self.merge(self.dropout(weights) @ self.split(self.W_v(v))))
+        return self.W_o(self._merge(self.dropout(weights) @ self._split(self.W_v(v))))
 
-    def split(self, x: Tensor) -> Tensor:
+    def _split(self, x: Tensor) -> Tensor:
         """Turn (B, L, D) into (B, H, L, dh)."""
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
-    def merge(self, x: Tensor) -> Tensor:
+    def _merge(self, x: Tensor) -> Tensor:
         """Turn (B, H, L, dh) back into (B, L, D)."""
         return x.transpose(1, 2).flatten(2)
 
-    def weigh(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+    def _weigh(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
         """Return the attention weights (B, H, Lq, Lk) of split queries and keys."""
         scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
         if mask is None:
@@ -259,51 +259,51 @@ def longer(draw, size):
     "into (H, dh) first, then swap axes 1 and 2."
 )
 class CutAcrossPositions(MultiHeadAttention):
-    def split(self, x):
+    def _split(self, x):
         return x.reshape(x.shape[0], self.num_heads, x.shape[1], -1)
 
 
 @exercise.wrong("The heads must be swapped back before merging: (B, H, L, dh) -> (B, L, H, dh) -> (B, L, D).")
 class MergedWithoutSwap(MultiHeadAttention):
-    def merge(self, x):
+    def _merge(self, x):
         return x.reshape(x.shape[0], x.shape[2], -1)
 
 
 @exercise.wrong("After transpose the memory is no longer contiguous and view fails: use reshape or flatten.")
 class ViewAfterTranspose(MultiHeadAttention):
-    def merge(self, x):
+    def _merge(self, x):
         return x.transpose(1, 2).view(x.shape[0], x.shape[2], -1)
 
 
 @exercise.wrong("Divide by the square root of the head's width dh = d_model / num_heads, not of d_model.")
 class ScaledByModelWidth(MultiHeadAttention):
-    def weigh(self, q, k, mask):
-        return super().weigh(q / math.sqrt(self.num_heads), k, mask)
+    def _weigh(self, q, k, mask):
+        return super()._weigh(q / math.sqrt(self.num_heads), k, mask)
 
 
 @exercise.wrong("The dot products are not scaled: divide them by sqrt(dh).")
 class NotScaled(MultiHeadAttention):
-    def weigh(self, q, k, mask):
-        return super().weigh(q * math.sqrt(q.shape[-1]), k, mask)
+    def _weigh(self, q, k, mask):
+        return super()._weigh(q * math.sqrt(q.shape[-1]), k, mask)
 
 
 @exercise.wrong("Heads are not summed: put their results side by side, then W_o mixes them.")
 class HeadsSummed(MultiHeadAttention):
-    def merge(self, x):
-        return super().merge(x.sum(1, keepdim=True).expand(x.shape))
+    def _merge(self, x):
+        return super()._merge(x.sum(1, keepdim=True).expand(x.shape))
 
 
 @exercise.wrong(
     "A mask (B, Lq, Lk) needs an axis for the heads: unsqueeze(1). Without it its samples are lined up with the heads."
 )
 class MaskWithoutHeadAxis(MultiHeadAttention):
-    def weigh(self, q, k, mask):
-        return super().weigh(q, k, None if mask is None else mask.expand(q.shape[1], *mask.shape[-2:])[None])
+    def _weigh(self, q, k, mask):
+        return super()._weigh(q, k, None if mask is None else mask.expand(q.shape[1], *mask.shape[-2:])[None])
 
     def forward(self, q, k, v, mask=None):
-        weights = _weigh_with(self.split(self.W_q(q)), self.split(self.W_k(k)), mask)
+        weights = _weigh_with(self._split(self.W_q(q)), self._split(self.W_k(k)), mask)
         self.attention_weights = weights.detach()
-        return self.W_o(self.merge(self.dropout(weights) @ self.split(self.W_v(v))))
+        return self.W_o(self._merge(self.dropout(weights) @ self._split(self.W_v(v))))
 
 
 def _weigh_with(q, k, mask):
@@ -316,34 +316,34 @@ def _weigh_with(q, k, mask):
 
 @exercise.wrong("Each head has a distribution of its own: split into heads first, softmax afterwards.")
 class OneDistributionForAll(MultiHeadAttention):
-    def weigh(self, q, k, mask):
-        weights = super().weigh(self.merge(q).unsqueeze(1), self.merge(k).unsqueeze(1), mask)
+    def _weigh(self, q, k, mask):
+        weights = super()._weigh(self._merge(q).unsqueeze(1), self._merge(k).unsqueeze(1), mask)
         return weights.expand(-1, self.num_heads, -1, -1)
 
 
 @exercise.wrong("Head h owns a block of neighbouring features: split D into (num_heads, dh), not (dh, num_heads).")
 class FeaturesDealtOut(MultiHeadAttention):
-    def split(self, x):
+    def _split(self, x):
         return x.unflatten(-1, (-1, self.num_heads)).movedim(-1, 1)
 
-    def merge(self, x):
+    def _merge(self, x):
         return x.movedim(1, -1).flatten(2)
 
 
 @exercise.wrong("W_o is missing: the heads' results, side by side, go through one more projection.")
 class WithoutOutputProjection(MultiHeadAttention):
     def forward(self, q, k, v, mask=None):
-        weights = self.weigh(self.split(self.W_q(q)), self.split(self.W_k(k)), mask)
+        weights = self._weigh(self._split(self.W_q(q)), self._split(self.W_k(k)), mask)
         self.attention_weights = weights.detach()
-        return self.merge(self.dropout(weights) @ self.split(self.W_v(v)))
+        return self._merge(self.dropout(weights) @ self._split(self.W_v(v)))
 
 
 @exercise.wrong("Values have a projection of their own, W_v; W_k is for the keys.")
 class ValuesThroughTheKeysProjection(MultiHeadAttention):
     def forward(self, q, k, v, mask=None):
-        weights = self.weigh(self.split(self.W_q(q)), self.split(self.W_k(k)), mask)
+        weights = self._weigh(self._split(self.W_q(q)), self._split(self.W_k(k)), mask)
         self.attention_weights = weights.detach()
-        return self.W_o(self.merge(self.dropout(weights) @ self.split(self.W_k(v))))
+        return self.W_o(self._merge(self.dropout(weights) @ self._split(self.W_k(v))))
 
 
 @exercise.wrong("Keys and values may differ from the queries: project k and v, not q three times.")
@@ -360,23 +360,23 @@ class ValuesTakenFromKeys(MultiHeadAttention):
 
 @exercise.wrong("True means that the query may use the key: hide where the mask is False.")
 class TrueHides(MultiHeadAttention):
-    def weigh(self, q, k, mask):
-        return super().weigh(q, k, None if mask is None else ~mask)
+    def _weigh(self, q, k, mask):
+        return super()._weigh(q, k, None if mask is None else ~mask)
 
 
 @exercise.wrong(
     "A mask (Lq, Lk) has a row per query, whatever the number of samples: do not read it as one row per sample."
 )
 class RowsReadAsSamples(MultiHeadAttention):
-    def weigh(self, q, k, mask):
+    def _weigh(self, q, k, mask):
         if mask is not None and mask.ndim == 2 and mask.shape[0] == q.shape[0]:
             mask = mask[:, None, :]
-        return super().weigh(q, k, mask)
+        return super()._weigh(q, k, mask)
 
 
 @exercise.wrong("softmax of only -inf is nan: a query without any key must have weights 0.", caught_by="finite")
 class NanWithoutKeys(MultiHeadAttention):
-    def weigh(self, q, k, mask):
+    def _weigh(self, q, k, mask):
         scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
         if mask is not None:
             scores = scores.masked_fill(~(mask.unsqueeze(1) if mask.ndim == 3 else mask), -float("inf"))
@@ -385,7 +385,7 @@ class NanWithoutKeys(MultiHeadAttention):
 
 @exercise.wrong("A query without any key must have weights 0; equal fillers give it uniform ones.")
 class UniformWithoutKeys(MultiHeadAttention):
-    def weigh(self, q, k, mask):
+    def _weigh(self, q, k, mask):
         scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
         if mask is not None:
             hidden = ~(mask.unsqueeze(1) if mask.ndim == 3 else mask)
@@ -398,7 +398,7 @@ class UniformWithoutKeys(MultiHeadAttention):
     caught_by="gradients",
 )
 class NanRepairedAfterwards(MultiHeadAttention):
-    def weigh(self, q, k, mask):
+    def _weigh(self, q, k, mask):
         scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
         if mask is not None:
             mask = mask.unsqueeze(1) if mask.ndim == 3 else mask
@@ -408,8 +408,8 @@ class NanRepairedAfterwards(MultiHeadAttention):
 
 @exercise.wrong("Masked after the softmax, weights no longer sum to 1: mask the scores.")
 class MaskedAfterSoftmax(MultiHeadAttention):
-    def weigh(self, q, k, mask):
-        weights = super().weigh(q, k, None)
+    def _weigh(self, q, k, mask):
+        weights = super()._weigh(q, k, None)
         return weights if mask is None else weights * (mask.unsqueeze(1) if mask.ndim == 3 else mask)
 
 
@@ -419,16 +419,16 @@ class MaskedAfterSoftmax(MultiHeadAttention):
 class WeightsKeepTheGraph(MultiHeadAttention):
     def forward(self, q, k, v, mask=None):
         result = super().forward(q, k, v, mask)
-        self.attention_weights = self.weigh(self.split(self.W_q(q)), self.split(self.W_k(k)), mask)
+        self.attention_weights = self._weigh(self._split(self.W_q(q)), self._split(self.W_k(k)), mask)
         return result
 
 
 @exercise.wrong("Store the weights before dropout: a picture needs the real ones, which sum to 1.")
 class WeightsStoredAfterDropout(MultiHeadAttention):
     def forward(self, q, k, v, mask=None):
-        weights = self.dropout(self.weigh(self.split(self.W_q(q)), self.split(self.W_k(k)), mask))
+        weights = self.dropout(self._weigh(self._split(self.W_q(q)), self._split(self.W_k(k)), mask))
         self.attention_weights = weights.detach()
-        return self.W_o(self.merge(weights @ self.split(self.W_v(v))))
+        return self.W_o(self._merge(weights @ self._split(self.W_v(v))))
 
 
 @exercise.wrong("Store the weights of every head, (B, num_heads, Lq, Lk), not their average.", caught_by="shape")
@@ -442,9 +442,9 @@ class WeightsAveraged(MultiHeadAttention):
 @exercise.wrong("Dropout acts on the attention weights, which drops whole keys, not on the result.")
 class DropoutOnTheResult(MultiHeadAttention):
     def forward(self, q, k, v, mask=None):
-        weights = self.weigh(self.split(self.W_q(q)), self.split(self.W_k(k)), mask)
+        weights = self._weigh(self._split(self.W_q(q)), self._split(self.W_k(k)), mask)
         self.attention_weights = weights.detach()
-        return self.dropout(self.W_o(self.merge(weights @ self.split(self.W_v(v)))))
+        return self.dropout(self.W_o(self._merge(weights @ self._split(self.W_v(v)))))
 
 
 @exercise.wrong("The argument `dropout` is not used: put nn.Dropout(dropout) on the weights.")
@@ -456,9 +456,9 @@ class NoDropout(MultiHeadAttention):
 @exercise.wrong("Dropout must stop in eval mode: use nn.Dropout, or pass training=self.training.")
 class DropoutInEvalMode(MultiHeadAttention):
     def forward(self, q, k, v, mask=None):
-        weights = self.weigh(self.split(self.W_q(q)), self.split(self.W_k(k)), mask)
+        weights = self._weigh(self._split(self.W_q(q)), self._split(self.W_k(k)), mask)
         self.attention_weights = weights.detach()
-        return self.W_o(self.merge(F.dropout(weights, self.dropout.p) @ self.split(self.W_v(v))))
+        return self.W_o(self._merge(F.dropout(weights, self.dropout.p) @ self._split(self.W_v(v))))
 
 
 @exercise.wrong("Nothing is dropped by default: the default of `dropout` is 0.")
@@ -486,10 +486,10 @@ class AnyNumberOfHeads(MultiHeadAttention):
 )
 class HeadByHead(MultiHeadAttention):
     def forward(self, q, k, v, mask=None):
-        parts = [self.split(layer(x)).unbind(1) for layer, x in ((self.W_q, q), (self.W_k, k), (self.W_v, v))]
+        parts = [self._split(layer(x)).unbind(1) for layer, x in ((self.W_q, q), (self.W_k, k), (self.W_v, v))]
         weights, results = [], []
         for queries, keys, values in zip(*parts, strict=True):
-            weights.append(self.weigh(queries.unsqueeze(1), keys.unsqueeze(1), mask).squeeze(1))
+            weights.append(self._weigh(queries.unsqueeze(1), keys.unsqueeze(1), mask).squeeze(1))
             results.append(self.dropout(weights[-1]) @ values)
         self.attention_weights = torch.stack(weights, 1).detach()
         return self.W_o(torch.cat(results, -1))
@@ -555,9 +555,9 @@ class Folded(nn.Module):
 @exercise.right("weights found by attending to the identity")
 class WeightsByIdentity(MultiHeadAttention):
     def forward(self, q, k, v, mask=None):
-        queries, keys = self.split(self.W_q(q)), self.split(self.W_k(k))
+        queries, keys = self._split(self.W_q(q)), self._split(self.W_k(k))
         each = torch.eye(k.shape[1], dtype=q.dtype, device=q.device).expand(*keys.shape[:2], -1, -1)
         mask = mask[:, None] if mask is not None and mask.ndim == 3 else mask
         weights = scaled_dot_product_attention(queries, keys, each, mask)
         self.attention_weights = weights.detach()
-        return self.W_o(self.merge(self.dropout(weights) @ self.split(self.W_v(v))))
+        return self.W_o(self._merge(self.dropout(weights) @ self._split(self.W_v(v))))

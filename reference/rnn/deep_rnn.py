@@ -54,7 +54,7 @@ class DeepGRU(nn.Module):
             for name, shape in shapes.items():
                 self.register_parameter(f"{name}_l{k}", nn.Parameter(torch.empty(shape).uniform_(-bound, bound)))
 
-    def weights(self, k: int) -> list[Tensor]:
+    def _weights(self, k: int) -> list[Tensor]:
         """Return the four parameters of layer k."""
         names = f"weight_ih_l{k}", f"weight_hh_l{k}", f"bias_ih_l{k}", f"bias_hh_l{k}"
         return [getattr(self, name) for name in names]
@@ -81,12 +81,12 @@ class DeepGRU(nn.Module):
         last = []
         for k in range(self.num_layers):
             if k > 0:
-                x = self.between(x)
-            x, h = gru_scan(x, None if h0 is None else h0[k], *self.weights(k))
+                x = self._between(x)
+            x, h = gru_scan(x, None if h0 is None else h0[k], *self._weights(k))
             last.append(h)
         return x, torch.stack(last)
 
-    def between(self, x: Tensor) -> Tensor:
+    def _between(self, x: Tensor) -> Tensor:
         """Drop entries of what one layer passes to the next."""
         return F.dropout(x, self.dropout, self.training)
 
@@ -230,27 +230,27 @@ class EveryLayerReadsX(DeepGRU):
     def forward(self, x, h0=None):
         runs, h0 = [], check_h0(self, x, h0)
         for k in range(self.num_layers):
-            runs.append(gru_scan(x, h0[k], *self.weights(k)))
+            runs.append(gru_scan(x, h0[k], *self._weights(k)))
         return runs[-1][0], torch.stack([h for _, h in runs])
 
 
 @exercise.wrong("Every layer has parameters of its own; here the layers above the first share theirs.")
 class SharedWeights(DeepGRU):
-    def weights(self, k):
-        return super().weights(min(k, 1))
+    def _weights(self, k):
+        return super()._weights(min(k, 1))
 
 
 @exercise.wrong("Dropout acts between layers only, not on what the top layer returns.")
 class DropoutAfterTheLast(DeepGRU):
     def forward(self, x, h0=None):
         outputs, states = super().forward(x, h0)
-        return self.between(outputs), states
+        return self._between(outputs), states
 
 
 @exercise.wrong("Dropout acts between layers only: x itself must not be dropped.")
 class DropoutOnTheInput(DeepGRU):
     def forward(self, x, h0=None):
-        return super().forward(self.between(x), h0)
+        return super().forward(self._between(x), h0)
 
 
 @exercise.wrong("The final states are stacked along a new first dimension: (L, B, H).", caught_by="shape")
@@ -276,11 +276,11 @@ class H0Overwritten(DeepGRU):
 class PlainList(DeepGRU):
     def __init__(self, input_size, hidden_size, num_layers, dropout=0.0):
         super().__init__(input_size, hidden_size, num_layers, dropout)
-        self.layers = [super(PlainList, self).weights(k) for k in range(num_layers)]
+        self.layers = [super(PlainList, self)._weights(k) for k in range(num_layers)]
         for name in [name for name, _ in self.named_parameters()]:
             delattr(self, name)
 
-    def weights(self, k):
+    def _weights(self, k):
         return self.layers[k]
 
 
@@ -304,8 +304,8 @@ class StateHandedUp(DeepGRU):
         h = check_h0(self, x, h0)[0]
         last = []
         for k in range(self.num_layers):
-            x = self.between(x) if k else x
-            x, h = gru_scan(x, h, *self.weights(k))
+            x = self._between(x) if k else x
+            x, h = gru_scan(x, h, *self._weights(k))
             last.append(h)
         return x, torch.stack(last)
 
@@ -329,31 +329,31 @@ class AllOutputs(DeepGRU):
     def forward(self, x, h0=None):
         h0, runs = check_h0(self, x, h0), []
         for k in range(self.num_layers):
-            runs.append(gru_scan(self.between(runs[-1][0]) if k else x, h0[k], *self.weights(k)))
+            runs.append(gru_scan(self._between(runs[-1][0]) if k else x, h0[k], *self._weights(k)))
         return torch.stack([states for states, _ in runs]), torch.stack([h for _, h in runs])
 
 
 @exercise.wrong("Dropout belongs to training: pass self.training, or use nn.Dropout, which knows the mode.")
 class DropoutInEvaluation(DeepGRU):
-    def between(self, x):
+    def _between(self, x):
         return F.dropout(x, self.dropout, training=True)
 
 
 @exercise.wrong("There is no dropout at all: in training it acts on what is passed between layers.")
 class NoDropout(DeepGRU):
-    def between(self, x):
+    def _between(self, x):
         return x
 
 
 @exercise.wrong("The entries that are kept must be divided by 1 - dropout, so that the mean stays what it is.")
 class KeptEntriesNotScaled(DeepGRU):
-    def between(self, x):
+    def _between(self, x):
         return F.dropout(x, self.dropout, self.training) * (1 - self.dropout if self.training else 1)
 
 
 @exercise.wrong("dropout is the probability to drop, not the probability to keep.")
 class DropoutIsKept(DeepGRU):
-    def between(self, x):
+    def _between(self, x):
         return F.dropout(x, 1 - self.dropout, self.training) if self.dropout else x
 
 
@@ -459,5 +459,5 @@ class Recursive(DeepGRU):
             return x, torch.stack(done)
         if k and self.training and self.dropout:
             x = x * (torch.rand_like(x) >= self.dropout) / (1 - self.dropout)
-        outputs, last = gru_scan(x, h0[k], *self.weights(k))
+        outputs, last = gru_scan(x, h0[k], *self._weights(k))
         return self.climb(outputs, h0, k + 1, (*done, last))

@@ -18,6 +18,6 @@ EQUIVALENT = {
     "encoder_block: self.attention = MultiHeadAttention(d_model, num_heads)": "dropout on the weights is not graded",
     "decoder_block: self.attention1 = MultiHeadAttention(d_model, num_heads)": "dropout on the weights is not graded",
     "decoder_block: self.attention2 = MultiHeadAttention(d_model, num_heads)": "dropout on the weights is not graded",
-    "gpt_block: return self.proj(self.mix(q, k, v).transpose(2, 1).flatten(2))": "transpose has no order",
+    "gpt_block: return self.proj(self._mix(q, k, v).transpose(2, 1).flatten(2))": "transpose has no order",
 }
 __all__ = ["EQUIVALENT", "EXERCISES", "FORBID", "TITLE"]

@@ -76,21 +76,21 @@ class DecoderBlock(nn.Module):
             tokens, to the new ones before it and to itself, never to later ones. The given cache is left as it is:
             others may go on from it. The number of operations does not depend on T.
         """
-        seen = self.extend(cache, x)
-        y = self.addnorm1(x, self.attention1(x, seen, seen, self.causal(x, seen)))
-        z = self.addnorm2(y, self.attention2(y, memory, memory, self.real(memory, memory_lens)))
+        seen = self._extend(cache, x)
+        y = self.addnorm1(x, self.attention1(x, seen, seen, self._causal(x, seen)))
+        z = self.addnorm2(y, self.attention2(y, memory, memory, self._real(memory, memory_lens)))
         return self.addnorm3(z, self.ffn(z)), seen
 
-    def extend(self, cache: Tensor | None, x: Tensor) -> Tensor:
+    def _extend(self, cache: Tensor | None, x: Tensor) -> Tensor:
         """Append the new inputs to the earlier ones."""
         return x if cache is None else torch.cat([cache, x], 1)
 
-    def causal(self, x: Tensor, seen: Tensor) -> Tensor:
+    def _causal(self, x: Tensor, seen: Tensor) -> Tensor:
         """Return which of all tokens so far each new one may use, `(T, T0 + T)`."""
         length, total = x.shape[1], seen.shape[1]
         return torch.ones(length, total, dtype=torch.bool, device=x.device).tril(total - length)
 
-    def real(self, memory: Tensor, lens: Tensor | None) -> Tensor | None:
+    def _real(self, memory: Tensor, lens: Tensor | None) -> Tensor | None:
         """Return which rows of the memory are real, `(B, 1, S)`."""
         return None if lens is None else torch.arange(memory.shape[1], device=memory.device) < lens[:, None, None]
 
@@ -255,31 +255,31 @@ def more_sequences(draw, size):
 
 @exercise.wrong("The causal mask stays on in eval mode: a prompt of several tokens must not see its own future.")
 class MaskInTrainModeOnly(DecoderBlock):
-    def causal(self, x, seen):
-        return super().causal(x, seen) if self.training else None
+    def _causal(self, x, seen):
+        return super()._causal(x, seen) if self.training else None
 
 
 @exercise.wrong("The causal mask stays on in train mode: there above all, or the next token is simply copied.")
 class MaskInEvalModeOnly(DecoderBlock):
-    def causal(self, x, seen):
-        return None if self.training else super().causal(x, seen)
+    def _causal(self, x, seen):
+        return None if self.training else super()._causal(x, seen)
 
 
 @exercise.wrong("The first new token may see all T0 cached tokens and itself: shift the diagonal by T0.")
 class MaskWithoutOffset(DecoderBlock):
-    def causal(self, x, seen):
+    def _causal(self, x, seen):
         return torch.ones(x.shape[1], seen.shape[1], dtype=torch.bool, device=x.device).tril()
 
 
 @exercise.wrong("With a cache the new tokens are still in order among themselves: mask them as well.")
 class NoMaskWithACache(DecoderBlock):
-    def causal(self, x, seen):
-        return super().causal(x, seen) if seen.shape[1] == x.shape[1] else None
+    def _causal(self, x, seen):
+        return super()._causal(x, seen) if seen.shape[1] == x.shape[1] else None
 
 
 @exercise.wrong("A token may look at itself: on the diagonal of the new tokens the mask is True.")
 class HidesThePresent(DecoderBlock):
-    def causal(self, x, seen):
+    def _causal(self, x, seen):
         length, total = x.shape[1], seen.shape[1]
         return torch.ones(length, total, dtype=torch.bool, device=x.device).tril(total - length - 1)
 
@@ -288,7 +288,7 @@ class HidesThePresent(DecoderBlock):
 class CachesOutputs(DecoderBlock):
     def forward(self, x, memory, memory_lens=None, cache=None):
         out, _ = super().forward(x, memory, memory_lens, cache)
-        return out, self.extend(cache, out)
+        return out, self._extend(cache, out)
 
 
 @exercise.wrong("The new cache is the earlier inputs and the new ones, not the new ones alone.")
@@ -300,41 +300,41 @@ class CachesTheNewOnly(DecoderBlock):
 @exercise.wrong("Keys and values of the self-attention come from cat(cache, x): the earlier tokens are ignored.")
 class IgnoresTheCache(DecoderBlock):
     def forward(self, x, memory, memory_lens=None, cache=None):
-        return super().forward(x, memory, memory_lens, None)[0], self.extend(cache, x)
+        return super().forward(x, memory, memory_lens, None)[0], self._extend(cache, x)
 
 
 @exercise.wrong("Earlier tokens come first: cat(cache, x), not cat(x, cache).")
 class AppendsInFront(DecoderBlock):
-    def extend(self, cache, x):
+    def _extend(self, cache, x):
         return x if cache is None else torch.cat([x, cache], 1)
 
 
 @exercise.wrong("The queries of the second attention are y, what addnorm1 returned, not x.")
 class CrossQueriesFromX(DecoderBlock):
     def forward(self, x, memory, memory_lens=None, cache=None):
-        seen = self.extend(cache, x)
-        y = self.addnorm1(x, self.attention1(x, seen, seen, self.causal(x, seen)))
-        z = self.addnorm2(y, self.attention2(x, memory, memory, self.real(memory, memory_lens)))
+        seen = self._extend(cache, x)
+        y = self.addnorm1(x, self.attention1(x, seen, seen, self._causal(x, seen)))
+        z = self.addnorm2(y, self.attention2(x, memory, memory, self._real(memory, memory_lens)))
         return self.addnorm3(z, self.ffn(z)), seen
 
 
 @exercise.wrong("The source is complete: no causal mask over the memory.")
 class CausalOverTheMemory(DecoderBlock):
-    def real(self, memory, lens):
+    def _real(self, memory, lens):
         rows, length = memory.shape[1], self.length
         causal = torch.ones(length, rows, dtype=torch.bool, device=memory.device).tril()
-        mask = super().real(memory, lens)
+        mask = super()._real(memory, lens)
         return causal if mask is None else mask & causal
 
-    def causal(self, x, seen):
+    def _causal(self, x, seen):
         self.length = x.shape[1]
-        return super().causal(x, seen)
+        return super()._causal(x, seen)
 
 
 @exercise.wrong("The given cache was changed: beam search goes on from the same cache twice. Make a new tensor.",
                 caught_by="inputs")  # fmt: skip
 class ChangesTheCache(DecoderBlock):
-    def extend(self, cache, x):
+    def _extend(self, cache, x):
         if cache is None:
             return x
         cache.data = torch.cat([cache.data, x.data], 1)
@@ -343,15 +343,15 @@ class ChangesTheCache(DecoderBlock):
 
 @exercise.wrong("The block itself remembers what it saw: only the argument cache may carry the past.")
 class RemembersTheCache(DecoderBlock):
-    def extend(self, cache, x):
-        seen = super().extend(getattr(self, "kept", None) if cache is None else cache, x)
+    def _extend(self, cache, x):
+        seen = super()._extend(getattr(self, "kept", None) if cache is None else cache, x)
         self.kept = seen.detach()
         return seen
 
 
 @exercise.wrong("memory_lens is never used: the padding of the memory must be hidden.")
 class ReadsThePadding(DecoderBlock):
-    def real(self, memory, lens):
+    def _real(self, memory, lens):
         return None
 
 
@@ -366,82 +366,82 @@ class NanForEmptyMemory(DecoderBlock):
 
 @exercise.wrong("An empty memory contributes nothing: its rows stay hidden, none of them is used.")
 class AtLeastOneRow(DecoderBlock):
-    def real(self, memory, lens):
-        return super().real(memory, None if lens is None else lens.clamp(min=1))
+    def _real(self, memory, lens):
+        return super()._real(memory, None if lens is None else lens.clamp(min=1))
 
 
 @exercise.wrong("memory_lens belongs to the memory: it hides nothing in the self-attention.")
 class LengthsInSelfAttention(DecoderBlock):
     def forward(self, x, memory, memory_lens=None, cache=None):
-        seen = self.extend(cache, x)
-        mask = self.causal(x, seen)
+        seen = self._extend(cache, x)
+        mask = self._causal(x, seen)
         if memory_lens is not None:
-            mask = mask & self.real(seen, memory_lens)
+            mask = mask & self._real(seen, memory_lens)
         y = self.addnorm1(x, self.attention1(x, seen, seen, mask))
-        z = self.addnorm2(y, self.attention2(y, memory, memory, self.real(memory, memory_lens)))
+        z = self.addnorm2(y, self.attention2(y, memory, memory, self._real(memory, memory_lens)))
         return self.addnorm3(z, self.ffn(z)), seen
 
 
 @exercise.wrong("Normalise after adding: this block is post-norm.")
 class PreNorm(DecoderBlock):
     def forward(self, x, memory, memory_lens=None, cache=None):
-        seen = self.extend(cache, x)
+        seen = self._extend(cache, x)
         keys = self.addnorm1.ln(seen)
-        y = x + self.attention1(self.addnorm1.ln(x), keys, keys, self.causal(x, seen))
-        z = y + self.attention2(self.addnorm2.ln(y), memory, memory, self.real(memory, memory_lens))
+        y = x + self.attention1(self.addnorm1.ln(x), keys, keys, self._causal(x, seen))
+        z = y + self.attention2(self.addnorm2.ln(y), memory, memory, self._real(memory, memory_lens))
         return z + self.ffn(self.addnorm3.ln(z)), seen
 
 
 @exercise.wrong("Two attentions, two sets of weights: attention2 looks at the memory.")
 class OneAttentionForBoth(DecoderBlock):
     def forward(self, x, memory, memory_lens=None, cache=None):
-        seen = self.extend(cache, x)
-        y = self.addnorm1(x, self.attention1(x, seen, seen, self.causal(x, seen)))
-        z = self.addnorm2(y, self.attention1(y, memory, memory, self.real(memory, memory_lens)))
+        seen = self._extend(cache, x)
+        y = self.addnorm1(x, self.attention1(x, seen, seen, self._causal(x, seen)))
+        z = self.addnorm2(y, self.attention1(y, memory, memory, self._real(memory, memory_lens)))
         return self.addnorm3(z, self.ffn(z)), seen
 
 
 @exercise.wrong("First the tokens among themselves, then the memory: attention1 is the self-attention.")
 class MemoryFirst(DecoderBlock):
     def forward(self, x, memory, memory_lens=None, cache=None):
-        seen = self.extend(cache, x)
-        y = self.addnorm1(x, self.attention2(x, memory, memory, self.real(memory, memory_lens)))
-        z = self.addnorm2(y, self.attention1(y, seen, seen, self.causal(x, seen)))
+        seen = self._extend(cache, x)
+        y = self.addnorm1(x, self.attention2(x, memory, memory, self._real(memory, memory_lens)))
+        z = self.addnorm2(y, self.attention1(y, seen, seen, self._causal(x, seen)))
         return self.addnorm3(z, self.ffn(z)), seen
 
 
 @exercise.wrong("The shortcut of the network starts at z: addnorm3(z, ffn(z)).")
 class LastResidualFromY(DecoderBlock):
     def forward(self, x, memory, memory_lens=None, cache=None):
-        seen = self.extend(cache, x)
-        y = self.addnorm1(x, self.attention1(x, seen, seen, self.causal(x, seen)))
-        z = self.addnorm2(y, self.attention2(y, memory, memory, self.real(memory, memory_lens)))
+        seen = self._extend(cache, x)
+        y = self.addnorm1(x, self.attention1(x, seen, seen, self._causal(x, seen)))
+        z = self.addnorm2(y, self.attention2(y, memory, memory, self._real(memory, memory_lens)))
         return self.addnorm3(y, self.ffn(z)), seen
 
 
 @exercise.wrong("The shortcut of the second attention starts at y: addnorm2(y, ...), not x.")
 class SecondResidualFromX(DecoderBlock):
     def forward(self, x, memory, memory_lens=None, cache=None):
-        seen = self.extend(cache, x)
-        y = self.addnorm1(x, self.attention1(x, seen, seen, self.causal(x, seen)))
-        z = self.addnorm2(x, self.attention2(y, memory, memory, self.real(memory, memory_lens)))
+        seen = self._extend(cache, x)
+        y = self.addnorm1(x, self.attention1(x, seen, seen, self._causal(x, seen)))
+        z = self.addnorm2(x, self.attention2(y, memory, memory, self._real(memory, memory_lens)))
         return self.addnorm3(z, self.ffn(z)), seen
 
 
 @exercise.wrong("Three AddNorms, three sets of parameters.")
 class OneAddNorm(DecoderBlock):
     def forward(self, x, memory, memory_lens=None, cache=None):
-        seen = self.extend(cache, x)
-        y = self.addnorm1(x, self.attention1(x, seen, seen, self.causal(x, seen)))
-        z = self.addnorm1(y, self.attention2(y, memory, memory, self.real(memory, memory_lens)))
+        seen = self._extend(cache, x)
+        y = self.addnorm1(x, self.attention1(x, seen, seen, self._causal(x, seen)))
+        z = self.addnorm1(y, self.attention2(y, memory, memory, self._real(memory, memory_lens)))
         return self.addnorm1(z, self.ffn(z)), seen
 
 
 @exercise.wrong("The keys are cut off from the graph: gradients flow through the new tokens' keys and values, too.",
                 caught_by="gradients")  # fmt: skip
 class DetachedKeys(DecoderBlock):
-    def extend(self, cache, x):
-        return super().extend(cache, x).detach()
+    def _extend(self, cache, x):
+        return super()._extend(cache, x).detach()
 
 
 @exercise.wrong("Return both, the result and the new cache, in this order.", caught_by="runs")
@@ -459,9 +459,9 @@ class ForgetsDropout(DecoderBlock):
 @exercise.wrong("AddNorm takes the shortcut first: its second argument is what dropout acts on.")
 class SwapsTheShortcuts(DecoderBlock):
     def forward(self, x, memory, memory_lens=None, cache=None):
-        seen = self.extend(cache, x)
-        y = self.addnorm1(self.attention1(x, seen, seen, self.causal(x, seen)), x)
-        z = self.addnorm2(self.attention2(y, memory, memory, self.real(memory, memory_lens)), y)
+        seen = self._extend(cache, x)
+        y = self.addnorm1(self.attention1(x, seen, seen, self._causal(x, seen)), x)
+        z = self.addnorm2(self.attention2(y, memory, memory, self._real(memory, memory_lens)), y)
         return self.addnorm3(self.ffn(z), z), seen
 
 
@@ -480,7 +480,7 @@ class AnyNumberOfHeads(DecoderBlock):
 
 @exercise.wrong("The causal mask is made on the CPU: give it device=x.device.")
 class MaskOnTheCpu(DecoderBlock):
-    def causal(self, x, seen):
+    def _causal(self, x, seen):
         length, total = x.shape[1], seen.shape[1]
         return torch.ones(len(x), length, total, dtype=torch.bool, device="cpu").tril(total - length)
 

@@ -63,16 +63,16 @@ class EncoderBlock(nn.Module):
             Tensor `(B, T, D)`. Rows at padding are computed like any others: they look at the real tokens. What
             stands in the padding, however large, reaches no row of a real token.
         """
-        y = self.addnorm1(x, self.attend(x, self.mask(x, valid_lens)))
+        y = self.addnorm1(x, self._attend(x, self._mask(x, valid_lens)))
         return self.addnorm2(y, self.ffn(y))
 
-    def mask(self, x: Tensor, valid_lens: Tensor | None) -> Tensor | None:
+    def _mask(self, x: Tensor, valid_lens: Tensor | None) -> Tensor | None:
         """Return which keys may be used, `(B, 1, T)`."""
         if valid_lens is None:
             return None
         return torch.arange(x.shape[1], device=x.device) < valid_lens[:, None, None]
 
-    def attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def _attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Mix the tokens."""
         return self.attention(x, x, x, mask)
 
@@ -224,81 +224,81 @@ def more_heads(draw, size):
 @exercise.wrong("Normalise after adding: this block is post-norm, addnorm1(x, attention(x)).")
 class PreNorm(EncoderBlock):
     def forward(self, x, valid_lens=None):
-        x = x + self.attend(self.addnorm1.ln(x), self.mask(x, valid_lens))
+        x = x + self._attend(self.addnorm1.ln(x), self._mask(x, valid_lens))
         return x + self.ffn(self.addnorm2.ln(x))
 
 
 @exercise.wrong("Two AddNorms, two sets of parameters: the second one is addnorm2.")
 class OneAddNorm(EncoderBlock):
     def forward(self, x, valid_lens=None):
-        y = self.addnorm1(x, self.attend(x, self.mask(x, valid_lens)))
+        y = self.addnorm1(x, self._attend(x, self._mask(x, valid_lens)))
         return self.addnorm1(y, self.ffn(y))
 
 
 @exercise.wrong("The second shortcut starts at y, the first sublayer's result, not at x.")
 class SecondResidualFromX(EncoderBlock):
     def forward(self, x, valid_lens=None):
-        y = self.addnorm1(x, self.attend(x, self.mask(x, valid_lens)))
+        y = self.addnorm1(x, self._attend(x, self._mask(x, valid_lens)))
         return self.addnorm2(x, self.ffn(y))
 
 
 @exercise.wrong("valid_lens hides keys: the mask belongs on the key axis, (B, 1, T), not on the query axis.")
 class HidesQueries(EncoderBlock):
-    def mask(self, x, valid_lens):
-        mask = super().mask(x, valid_lens)
+    def _mask(self, x, valid_lens):
+        mask = super()._mask(x, valid_lens)
         return None if mask is None else mask.transpose(1, 2).expand(-1, -1, x.shape[1])
 
 
 @exercise.wrong("An encoder looks both ways: no causal mask here.")
 class Causal(EncoderBlock):
-    def mask(self, x, valid_lens):
+    def _mask(self, x, valid_lens):
         causal = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
-        mask = super().mask(x, valid_lens)
+        mask = super()._mask(x, valid_lens)
         return causal if mask is None else mask & causal
 
 
 @exercise.wrong("valid_lens is never used: padding must be hidden from the attention.")
 class IgnoresTheLengths(EncoderBlock):
-    def mask(self, x, valid_lens):
+    def _mask(self, x, valid_lens):
         return None
 
 
 @exercise.wrong("The mask says what may be used: True for the first valid_lens[b] keys, not for the padding.")
 class InvertedMask(EncoderBlock):
-    def mask(self, x, valid_lens):
-        mask = super().mask(x, valid_lens)
+    def _mask(self, x, valid_lens):
+        mask = super()._mask(x, valid_lens)
         return None if mask is None else ~mask
 
 
 @exercise.wrong("valid_lens counts tokens: keys t < valid_lens[b] are real, the key t = valid_lens[b] is padding.")
 class OneKeyTooMany(EncoderBlock):
-    def mask(self, x, valid_lens):
-        return super().mask(x, None if valid_lens is None else valid_lens + 1)
+    def _mask(self, x, valid_lens):
+        return super()._mask(x, None if valid_lens is None else valid_lens + 1)
 
 
 @exercise.wrong("Each sequence has its own length: valid_lens[:, None, None] against the key axis, not (T, T) masks.")
 class LengthsPerQuery(EncoderBlock):
-    def mask(self, x, valid_lens):
+    def _mask(self, x, valid_lens):
         if valid_lens is None or len(valid_lens) != x.shape[1]:
-            return super().mask(x, valid_lens)
+            return super()._mask(x, valid_lens)
         return torch.arange(x.shape[1], device=x.device) < valid_lens[:, None]
 
 
 @exercise.wrong("One length for the whole batch: every sequence has its own.")
 class LongestLengthForAll(EncoderBlock):
-    def mask(self, x, valid_lens):
-        return super().mask(x, None if valid_lens is None else valid_lens.amax().expand(len(x)))
+    def _mask(self, x, valid_lens):
+        return super()._mask(x, None if valid_lens is None else valid_lens.amax().expand(len(x)))
 
 
 @exercise.wrong("A sequence without real tokens gets nothing from the attention; its keys stay hidden.")
 class AtLeastOneKey(EncoderBlock):
-    def mask(self, x, valid_lens):
-        return super().mask(x, None if valid_lens is None else valid_lens.clamp(min=1))
+    def _mask(self, x, valid_lens):
+        return super()._mask(x, None if valid_lens is None else valid_lens.clamp(min=1))
 
 
 @exercise.wrong("Setting padding to zero does not hide it: a zero vector is still a key with a score.")
 class ZeroesThePadding(EncoderBlock):
-    def attend(self, x, mask):
+    def _attend(self, x, mask):
         if mask is not None:
             x = torch.where(mask.transpose(1, 2), x, 0.0)
         return self.attention(x, x, x)
@@ -308,7 +308,7 @@ class ZeroesThePadding(EncoderBlock):
 class BlanksTheResult(EncoderBlock):
     def forward(self, x, valid_lens=None):
         out = super().forward(x, valid_lens)
-        mask = self.mask(x, valid_lens)
+        mask = self._mask(x, valid_lens)
         return out if mask is None else torch.where(mask.transpose(1, 2), out, 0.0)
 
 
@@ -317,39 +317,39 @@ class BlanksTheResult(EncoderBlock):
     "becomes uniform."
 )
 class SmallFiller(EncoderBlock):
-    def attend(self, x, mask):
+    def _attend(self, x, mask):
         q, k, v = (
-            self.attention.split(layer(x)) for layer in (self.attention.W_q, self.attention.W_k, self.attention.W_v)
+            self.attention._split(layer(x)) for layer in (self.attention.W_q, self.attention.W_k, self.attention.W_v)
         )
         scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
         if mask is not None:
             scores = torch.where(mask[:, None], scores, -1e4)
-        return self.attention.W_o(self.attention.merge(torch.softmax(scores, -1) @ v))
+        return self.attention.W_o(self.attention._merge(torch.softmax(scores, -1) @ v))
 
 
 @exercise.wrong("A row of only -inf makes softmax 0 / 0: an empty row must give zeros, not nan.", caught_by="finite")
 class NanForEmptyRows(EncoderBlock):
-    def attend(self, x, mask):
+    def _attend(self, x, mask):
         q, k, v = (
-            self.attention.split(layer(x)) for layer in (self.attention.W_q, self.attention.W_k, self.attention.W_v)
+            self.attention._split(layer(x)) for layer in (self.attention.W_q, self.attention.W_k, self.attention.W_v)
         )
         scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
         if mask is not None:
             scores = torch.where(mask[:, None], scores, -torch.inf)
-        return self.attention.W_o(self.attention.merge(torch.softmax(scores, -1) @ v))
+        return self.attention.W_o(self.attention._merge(torch.softmax(scores, -1) @ v))
 
 
 @exercise.wrong("The shortcut around the attention is missing: addnorm1 gets x and the attention's result.")
 class NoFirstShortcut(EncoderBlock):
     def forward(self, x, valid_lens=None):
-        y = self.addnorm1.ln(self.attend(x, self.mask(x, valid_lens)))
+        y = self.addnorm1.ln(self._attend(x, self._mask(x, valid_lens)))
         return self.addnorm2(y, self.ffn(y))
 
 
 @exercise.wrong("The position-wise network works on y, what addnorm1 returned, not on the attention's result.")
 class FeedsTheAttention(EncoderBlock):
     def forward(self, x, valid_lens=None):
-        mixed = self.attend(x, self.mask(x, valid_lens))
+        mixed = self._attend(x, self._mask(x, valid_lens))
         return self.addnorm2(self.addnorm1(x, mixed), self.ffn(mixed))
 
 
@@ -357,7 +357,7 @@ class FeedsTheAttention(EncoderBlock):
 class NetworkFirst(EncoderBlock):
     def forward(self, x, valid_lens=None):
         y = self.addnorm1(x, self.ffn(x))
-        return self.addnorm2(y, self.attend(y, self.mask(y, valid_lens)))
+        return self.addnorm2(y, self._attend(y, self._mask(y, valid_lens)))
 
 
 @exercise.wrong("The projections of the attention have no bias in this block: bias=False.", caught_by="runs")
@@ -370,7 +370,7 @@ class WithBiases(EncoderBlock):
 @exercise.wrong("AddNorm takes the shortcut first: its second argument is what dropout acts on.")
 class SwapsTheShortcuts(EncoderBlock):
     def forward(self, x, valid_lens=None):
-        y = self.addnorm1(self.attend(x, self.mask(x, valid_lens)), x)
+        y = self.addnorm1(self._attend(x, self._mask(x, valid_lens)), x)
         return self.addnorm2(self.ffn(y), y)
 
 
@@ -394,7 +394,7 @@ class DropoutInEval(EncoderBlock):
         self.p = dropout
 
     def forward(self, x, valid_lens=None):
-        y = self.addnorm1(x, F.dropout(self.attend(x, self.mask(x, valid_lens)), self.p))
+        y = self.addnorm1(x, F.dropout(self._attend(x, self._mask(x, valid_lens)), self.p))
         return self.addnorm2(y, F.dropout(self.ffn(y), self.p))
 
 
@@ -406,7 +406,7 @@ class AnyNumberOfHeads(EncoderBlock):
 
 @exercise.wrong("The mask is made on the CPU: give arange device=x.device.")
 class MaskOnTheCpu(EncoderBlock):
-    def mask(self, x, valid_lens):
+    def _mask(self, x, valid_lens):
         if valid_lens is None:
             return None
         places = torch.arange(x.shape[1], device="cpu").expand(len(x), 1, x.shape[1])
@@ -415,7 +415,7 @@ class MaskOnTheCpu(EncoderBlock):
 
 @exercise.wrong("A Python loop over the sequences: one mask (B, 1, T) serves the whole batch.", caught_by="growth")
 class LoopsOverSequences(EncoderBlock):
-    def attend(self, x, mask):
+    def _attend(self, x, mask):
         if mask is None:
             return self.attention(x, x, x)
         return torch.cat([self.attention(x[[b]], x[[b]], x[[b]], mask[b]) for b in range(len(x))])
@@ -423,17 +423,17 @@ class LoopsOverSequences(EncoderBlock):
 
 @exercise.wrong("A Python loop over the heads: MultiHeadAttention gives them an axis of their own.", caught_by="growth")
 class LoopsOverHeads(EncoderBlock):
-    def attend(self, x, mask):
+    def _attend(self, x, mask):
         attention = self.attention
-        q, k, v = (attention.split(layer(x)) for layer in (attention.W_q, attention.W_k, attention.W_v))
+        q, k, v = (attention._split(layer(x)) for layer in (attention.W_q, attention.W_k, attention.W_v))
         heads = range(attention.num_heads)
-        weights = [attention.weigh(q[:, [h]], k[:, [h]], mask) @ v[:, [h]] for h in heads]
-        return attention.W_o(attention.merge(torch.cat(weights, 1)))
+        weights = [attention._weigh(q[:, [h]], k[:, [h]], mask) @ v[:, [h]] for h in heads]
+        return attention.W_o(attention._merge(torch.cat(weights, 1)))
 
 
 @exercise.right("attention by einsum, with an additive bias for the padding")
 class ByEinsum(EncoderBlock):
-    def attend(self, x, mask):
+    def _attend(self, x, mask):
         a, heads = self.attention, self.attention.num_heads
         shape = (*x.shape[:2], heads, x.shape[2] // heads)
         q, k, v = (F.linear(x, layer.weight).view(shape) for layer in (a.W_q, a.W_k, a.W_v))

@@ -64,23 +64,23 @@ class GPTBlock(nn.Module):
             Tensor `(B, T, D)`; row t depends on the rows 0 ... t of x only. Queries, keys and values come from one
             matrix product, and the number of operations depends on neither T nor num_heads.
         """
-        x = x + self.dropout(self.attend(self.ln1(x)))
-        return x + self.dropout(self.mlp(self.ln2(x)))
+        x = x + self.dropout(self._attend(self.ln1(x)))
+        return x + self.dropout(self._mlp(self.ln2(x)))
 
-    def attend(self, x: Tensor) -> Tensor:
+    def _attend(self, x: Tensor) -> Tensor:
         """Mix each token with the earlier ones, `(B, T, D)` to `(B, T, D)`."""
-        q, k, v = self.heads(self.qkv(x))
-        return self.proj(self.mix(q, k, v).transpose(1, 2).flatten(2))
+        q, k, v = self._heads(self.qkv(x))
+        return self.proj(self._mix(q, k, v).transpose(1, 2).flatten(2))
 
-    def heads(self, qkv: Tensor) -> tuple[Tensor, ...]:
+    def _heads(self, qkv: Tensor) -> tuple[Tensor, ...]:
         """Cut `(B, T, 3D)` into queries, keys and values `(B, H, T, D / H)`."""
         return qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend in every head, without looking ahead."""
         return causal_attention(q, k, v)
 
-    def mlp(self, x: Tensor) -> Tensor:
+    def _mlp(self, x: Tensor) -> Tensor:
         """Transform each token on its own."""
         return self.fc_out(F.gelu(self.fc(x), approximate="tanh"))
 
@@ -208,21 +208,21 @@ def more_sequences(draw, size):
 class ResidualFromTheNorm(GPTBlock):
     def forward(self, x):
         x = self.ln1(x)
-        x = x + self.dropout(self.attend(x))
+        x = x + self.dropout(self._attend(x))
         x = self.ln2(x)
-        return x + self.dropout(self.mlp(x))
+        return x + self.dropout(self._mlp(x))
 
 
 @exercise.wrong("GPT-2 is pre-norm: normalise what goes into a branch, not the sum that comes out.")
 class PostNorm(GPTBlock):
     def forward(self, x):
-        x = self.ln1(x + self.dropout(self.attend(x)))
-        return self.ln2(x + self.dropout(self.mlp(x)))
+        x = self.ln1(x + self.dropout(self._attend(x)))
+        return self.ln2(x + self.dropout(self._mlp(x)))
 
 
 @exercise.wrong("The rows of qkv are one block of queries, one of keys, one of values; not (q, k, v) head by head.")
 class TriplesPerHead(GPTBlock):
-    def heads(self, qkv):
+    def _heads(self, qkv):
         return qkv.unflatten(2, (self.num_heads, 3, -1)).permute(3, 0, 2, 1, 4).unbind(0)
 
 
@@ -231,71 +231,71 @@ class TriplesPerHead(GPTBlock):
     "fourth decimal."
 )
 class ErfGelu(GPTBlock):
-    def mlp(self, x):
+    def _mlp(self, x):
         return self.fc_out(F.gelu(self.fc(x)))
 
 
 @exercise.wrong("ln2 sees the x that the attention has already updated: the branches follow one another.")
 class ParallelBranches(GPTBlock):
     def forward(self, x):
-        return x + self.dropout(self.attend(self.ln1(x))) + self.dropout(self.mlp(self.ln2(x)))
+        return x + self.dropout(self._attend(self.ln1(x))) + self.dropout(self._mlp(self.ln2(x)))
 
 
 @exercise.wrong("Tokens may not see later ones: without the causal mask, predicting the next token is copying it.")
 class LooksAhead(GPTBlock):
-    def mix(self, q, k, v):
+    def _mix(self, q, k, v):
         return torch.softmax(q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]), -1) @ v
 
 
 @exercise.wrong("The second LayerNorm has its own weights: ln2, not ln1 again.")
 class OneNormForBoth(GPTBlock):
     def forward(self, x):
-        x = x + self.dropout(self.attend(self.ln1(x)))
-        return x + self.dropout(self.mlp(self.ln1(x)))
+        x = x + self.dropout(self._attend(self.ln1(x)))
+        return x + self.dropout(self._mlp(self.ln1(x)))
 
 
 @exercise.wrong("Divide the scores by the root of the head width, not of d_model.")
 class ScalesByTheModelWidth(GPTBlock):
-    def mix(self, q, k, v):
+    def _mix(self, q, k, v):
         return causal_attention(q / math.sqrt(self.num_heads), k, v)
 
 
 @exercise.wrong("The scores are divided by the root of the head width.")
 class Unscaled(GPTBlock):
-    def mix(self, q, k, v):
+    def _mix(self, q, k, v):
         return causal_attention(q * math.sqrt(q.shape[-1]), k, v)
 
 
 @exercise.wrong("Within queries, keys and values the heads lie one after another: split D into (heads, width).")
 class InterleavedHeads(GPTBlock):
-    def heads(self, qkv):
+    def _heads(self, qkv):
         return qkv.unflatten(2, (3, -1, self.num_heads)).permute(2, 0, 4, 1, 3).unbind(0)
 
 
 @exercise.wrong("Split the features into heads first, then swap the axes: a plain reshape mixes tokens with heads.")
 class ReshapesToHeads(GPTBlock):
-    def heads(self, qkv):
+    def _heads(self, qkv):
         batch, length, _ = qkv.shape
         return tuple(part.reshape(batch, self.num_heads, length, -1) for part in qkv.chunk(3, -1))
 
 
 @exercise.wrong("Bring the head axis back behind the tokens before you flatten the heads into one vector.")
 class MergesWithoutTranspose(GPTBlock):
-    def attend(self, x):
-        q, k, v = self.heads(self.qkv(x))
-        return self.proj(self.mix(q, k, v).reshape(x.shape))
+    def _attend(self, x):
+        q, k, v = self._heads(self.qkv(x))
+        return self.proj(self._mix(q, k, v).reshape(x.shape))
 
 
 @exercise.wrong("The order in qkv is queries, keys, values.")
 class KeysFirst(GPTBlock):
-    def heads(self, qkv):
-        k, q, v = super().heads(qkv)
+    def _heads(self, qkv):
+        k, q, v = super()._heads(qkv)
         return q, k, v
 
 
 @exercise.wrong("A token sees itself, too: hide the keys j > i only.")
 class HidesThePresent(GPTBlock):
-    def mix(self, q, k, v):
+    def _mix(self, q, k, v):
         scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
         allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril(-1)
         scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
@@ -304,27 +304,27 @@ class HidesThePresent(GPTBlock):
 
 @exercise.wrong("Mask the scores before the softmax: zeroing weights afterwards leaves rows that do not sum to 1.")
 class MasksTheWeights(GPTBlock):
-    def mix(self, q, k, v):
+    def _mix(self, q, k, v):
         weights = torch.softmax(q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]), -1)
         return weights.tril() @ v
 
 
 @exercise.wrong("Hidden scores are -inf, not 0: exp(0) = 1 is not nothing.")
 class ZeroesTheScores(GPTBlock):
-    def mix(self, q, k, v):
+    def _mix(self, q, k, v):
         return torch.softmax((q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).tril(), -1) @ v
 
 
 @exercise.wrong("Subtract the largest score (or use torch.softmax): exp overflows for large scores.")
 class UnstableSoftmax(GPTBlock):
-    def mix(self, q, k, v):
+    def _mix(self, q, k, v):
         weights = (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).exp().tril()
         return weights / weights.sum(-1, keepdim=True) @ v
 
 
 @exercise.wrong("The mask is made on the CPU: give it device=x.device.")
 class MaskOnTheCpu(GPTBlock):
-    def mix(self, q, k, v):
+    def _mix(self, q, k, v):
         scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
         ahead = torch.ones(scores.shape[-2:], dtype=torch.bool, device="cpu").triu(1)
         return torch.softmax(torch.where(ahead, -torch.inf, scores), -1) @ v
@@ -332,56 +332,56 @@ class MaskOnTheCpu(GPTBlock):
 
 @exercise.wrong("The attention's output goes through proj before it is added.")
 class ForgetsProj(GPTBlock):
-    def attend(self, x):
-        q, k, v = self.heads(self.qkv(x))
-        return self.mix(q, k, v).transpose(1, 2).flatten(2)
+    def _attend(self, x):
+        q, k, v = self._heads(self.qkv(x))
+        return self._mix(q, k, v).transpose(1, 2).flatten(2)
 
 
 @exercise.wrong("The MLP's activation is GELU, not relu.")
 class ReluMlp(GPTBlock):
-    def mlp(self, x):
+    def _mlp(self, x):
         return self.fc_out(F.relu(self.fc(x)))
 
 
 @exercise.wrong("GELU acts once, between fc and fc_out.")
 class GeluTwice(GPTBlock):
-    def mlp(self, x):
-        return F.gelu(super().mlp(x), approximate="tanh")
+    def _mlp(self, x):
+        return F.gelu(super()._mlp(x), approximate="tanh")
 
 
 @exercise.wrong("The MLP has its own residual: x + mlp(ln2(x)).")
 class NoSecondResidual(GPTBlock):
     def forward(self, x):
-        x = x + self.dropout(self.attend(self.ln1(x)))
-        return self.dropout(self.mlp(self.ln2(x)))
+        x = x + self.dropout(self._attend(self.ln1(x)))
+        return self.dropout(self._mlp(self.ln2(x)))
 
 
 @exercise.wrong("Dropout belongs to the branch, before it is added: the highway stays clean.")
 class DropoutOnTheHighway(GPTBlock):
     def forward(self, x):
-        x = self.dropout(x + self.attend(self.ln1(x)))
-        return self.dropout(x + self.mlp(self.ln2(x)))
+        x = self.dropout(x + self._attend(self.ln1(x)))
+        return self.dropout(x + self._mlp(self.ln2(x)))
 
 
 @exercise.wrong("Dropout rests in eval mode: use nn.Dropout, or pass training=self.training.")
 class DropoutInEval(GPTBlock):
     def forward(self, x):
-        x = x + F.dropout(self.attend(self.ln1(x)), self.dropout.p)
-        return x + F.dropout(self.mlp(self.ln2(x)), self.dropout.p)
+        x = x + F.dropout(self._attend(self.ln1(x)), self.dropout.p)
+        return x + F.dropout(self._mlp(self.ln2(x)), self.dropout.p)
 
 
 @exercise.wrong("The constructor's dropout is never applied.")
 class WithoutDropout(GPTBlock):
     def forward(self, x):
-        x = x + self.attend(self.ln1(x))
-        return x + self.mlp(self.ln2(x))
+        x = x + self._attend(self.ln1(x))
+        return x + self._mlp(self.ln2(x))
 
 
 @exercise.wrong("The MLP's output passes through dropout, too.")
 class DropoutOnAttentionOnly(GPTBlock):
     def forward(self, x):
-        x = x + self.dropout(self.attend(self.ln1(x)))
-        return x + self.mlp(self.ln2(x))
+        x = x + self.dropout(self._attend(self.ln1(x)))
+        return x + self._mlp(self.ln2(x))
 
 
 @exercise.wrong("The epsilon of both LayerNorms is 1e-5, their default.")
@@ -395,8 +395,8 @@ class SmallEpsilon(GPTBlock):
 class AddsInPlace(GPTBlock):
     def forward(self, x):
         with torch.no_grad():
-            x += self.dropout(self.attend(self.ln1(x)))
-        return x + self.dropout(self.mlp(self.ln2(x)))
+            x += self.dropout(self._attend(self.ln1(x)))
+        return x + self.dropout(self._mlp(self.ln2(x)))
 
 
 @exercise.wrong("Raise ValueError when d_model is not a multiple of num_heads.", caught_by="errors")
@@ -407,22 +407,22 @@ class AnyNumberOfHeads(GPTBlock):
 
 @exercise.wrong("Three products with slices of qkv.weight do the work of one: apply self.qkv once.", caught_by="cost")
 class ThreeProducts(GPTBlock):
-    def attend(self, x):
+    def _attend(self, x):
         parts = [F.linear(x, w, b) for w, b in zip(self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True)]
-        q, k, v = self.heads(torch.cat(parts, -1))
-        return self.proj(self.mix(q, k, v).transpose(1, 2).flatten(2))
+        q, k, v = self._heads(torch.cat(parts, -1))
+        return self.proj(self._mix(q, k, v).transpose(1, 2).flatten(2))
 
 
 @exercise.wrong("A Python loop over heads: give the heads an axis of their own and attend in all at once.",
                 caught_by="growth")  # fmt: skip
 class LoopsOverHeads(GPTBlock):
-    def mix(self, q, k, v):
+    def _mix(self, q, k, v):
         return torch.stack([causal_attention(q[:, h], k[:, h], v[:, h]) for h in range(self.num_heads)], 1)
 
 
 @exercise.wrong("A Python loop over tokens: one masked softmax serves all queries at once.", caught_by="growth")
 class LoopsOverTokens(GPTBlock):
-    def mix(self, q, k, v):
+    def _mix(self, q, k, v):
         rows = [
             causal_attention(q[..., t : t + 1, :], k[..., : t + 1, :], v[..., : t + 1, :]) for t in range(q.shape[2])
         ]
@@ -431,7 +431,7 @@ class LoopsOverTokens(GPTBlock):
 
 @exercise.right("einsum throughout, with an additive mask")
 class ByEinsum(GPTBlock):
-    def attend(self, x):
+    def _attend(self, x):
         q, k, v = torch.einsum("btd,ched->cbhte", x, self.qkv.weight.view(3, self.num_heads, -1, x.shape[2])) + (
             self.qkv.bias.view(3, 1, self.num_heads, 1, -1)
         )
@@ -444,7 +444,7 @@ class ByEinsum(GPTBlock):
 
 @exercise.right("heads folded into the batch, softmax and GELU by hand")
 class ByHand(GPTBlock):
-    def mix(self, q, k, v):
+    def _mix(self, q, k, v):
         shape = q.shape
         q, k, v = (part.reshape(-1, *shape[2:]) for part in (q, k, v))
         scores = torch.baddbmm(q.new_zeros(1, 1, 1), q, k.mT, beta=0, alpha=shape[-1] ** -0.5)
@@ -453,7 +453,7 @@ class ByHand(GPTBlock):
         weights = (scores - scores.amax(-1, keepdim=True)).exp()
         return torch.bmm(weights / weights.sum(-1, keepdim=True), v).view(shape)
 
-    def mlp(self, x):
+    def _mlp(self, x):
         hidden = self.fc(x)
         inner = math.sqrt(2 / math.pi) * (hidden + 0.044715 * hidden.pow(3))
         return self.fc_out(hidden * (1 + inner.tanh()) / 2)

@@ -79,7 +79,7 @@ class Transformer(nn.Module):
             The memory `(B, S, D)`: ids are embedded, multiplied by the root of D, the positional encoding (base 10000)
             is added, then come dropout and the encoder's blocks. Rows at padding are computed like any others.
         """
-        memory = self.embed(src, self.src_embedding)
+        memory = self._embed(src, self.src_embedding)
         for block in self.encoder:
             memory = block(memory, src_lens)
         return memory
@@ -96,16 +96,16 @@ class Transformer(nn.Module):
             Logits `(B, T, tgt_vocab)`; those at t depend on the target tokens 0 ... t only. The number of operations
             depends on neither S nor T.
         """
-        return self.dense(self.decode(tgt_in, self.encode(src, src_lens), src_lens))
+        return self.dense(self._decode(tgt_in, self.encode(src, src_lens), src_lens))
 
-    def decode(self, tgt_in: Tensor, memory: Tensor, src_lens: Tensor) -> Tensor:
+    def _decode(self, tgt_in: Tensor, memory: Tensor, src_lens: Tensor) -> Tensor:
         """Run the target through the decoder's blocks."""
-        x = self.embed(tgt_in, self.tgt_embedding)
+        x = self._embed(tgt_in, self.tgt_embedding)
         for block in self.decoder:
             x, _ = block(x, memory, src_lens)
         return x
 
-    def embed(self, ids: Tensor, table: nn.Embedding) -> Tensor:
+    def _embed(self, ids: Tensor, table: nn.Embedding) -> Tensor:
         """Look up vectors, scale them and add their positions."""
         x = table(ids) * math.sqrt(table.embedding_dim)
         return self.dropout(x + positional_encoding(x.shape[1], x.shape[2], dtype=x.dtype).to(x.device))
@@ -142,19 +142,19 @@ class Truth(nn.Module):
         self.decoder = nn.ModuleList([TrueDecoderBlock(*sizes) for _ in range(num_layers)])
         self.dense = nn.Linear(d_model, tgt_vocab)
 
-    def embed(self, ids, weight):
+    def _embed(self, ids, weight):
         table = true_positions(ids.shape[1], weight.shape[1]).to(weight)
         return F.dropout(F.embedding(ids, weight) * weight.shape[1] ** 0.5 + table, self.p, self.training)
 
     def encode(self, src, src_lens):
-        memory = self.embed(src, self.src_embedding.weight)
+        memory = self._embed(src, self.src_embedding.weight)
         for block in self.encoder:
             memory = block(memory, src_lens)
         return memory
 
     def forward(self, src, tgt_in, src_lens):
         memory = self.encode(src, src_lens)
-        x = self.embed(tgt_in, self.tgt_embedding.weight)
+        x = self._embed(tgt_in, self.tgt_embedding.weight)
         for block in self.decoder:
             x = block(x, memory, src_lens)[0]
         return self.dense(x)
@@ -294,43 +294,43 @@ def _positions(x):
     "outweigh positions."
 )
 class Unscaled(Transformer):
-    def embed(self, ids, table):
+    def _embed(self, ids, table):
         x = table(ids)
         return self.dropout(x + _positions(x))
 
 
 @exercise.wrong("Scale the tokens only: the positions are added after the multiplication.")
 class ScalesThePositions(Transformer):
-    def embed(self, ids, table):
+    def _embed(self, ids, table):
         x = table(ids)
         return self.dropout((x + _positions(x)) * math.sqrt(table.embedding_dim))
 
 
 @exercise.wrong("Multiply by the root of d_model, not by d_model.")
 class ScalesByTheWidth(Transformer):
-    def embed(self, ids, table):
+    def _embed(self, ids, table):
         x = table(ids) * table.embedding_dim
         return self.dropout(x + _positions(x))
 
 
 @exercise.wrong("Multiply by the root of d_model, do not divide by it.")
 class DividesByTheRoot(Transformer):
-    def embed(self, ids, table):
+    def _embed(self, ids, table):
         x = table(ids) / math.sqrt(table.embedding_dim)
         return self.dropout(x + _positions(x))
 
 
 @exercise.wrong("Source and target are two languages with two embeddings: look target ids up in tgt_embedding.")
 class OneEmbedding(Transformer):
-    def embed(self, ids, table):
+    def _embed(self, ids, table):
         table = self.src_embedding
-        return super().embed(ids.clamp(max=table.num_embeddings - 1), table)
+        return super()._embed(ids.clamp(max=table.num_embeddings - 1), table)
 
 
 @exercise.wrong("The decoder reads the source's padding: pass src_lens to every decoder block as memory_lens.")
 class DecoderReadsPadding(Transformer):
     def forward(self, src, tgt_in, src_lens):
-        return self.dense(self.decode(tgt_in, self.encode(src, src_lens), None))
+        return self.dense(self._decode(tgt_in, self.encode(src, src_lens), None))
 
 
 @exercise.wrong("The encoder reads the source's padding: pass src_lens to every encoder block.")
@@ -349,7 +349,7 @@ class OneBlockManyTimes(Transformer):
 
 @exercise.wrong("A table of positions of fixed length ends somewhere: make the rows that are needed.")
 class FixedTable(Transformer):
-    def embed(self, ids, table):
+    def _embed(self, ids, table):
         x = table(ids) * math.sqrt(table.embedding_dim)
         positions = positional_encoding(1000, x.shape[2], dtype=x.dtype).to(x.device)
         return self.dropout(x + positions[: x.shape[1]])
@@ -357,13 +357,13 @@ class FixedTable(Transformer):
 
 @exercise.wrong("Positions are missing: without them the encoder cannot tell one order of the tokens from another.")
 class WithoutPositions(Transformer):
-    def embed(self, ids, table):
+    def _embed(self, ids, table):
         return self.dropout(table(ids) * math.sqrt(table.embedding_dim))
 
 
 @exercise.wrong("The target needs positions as well as the source.")
 class SourcePositionsOnly(Transformer):
-    def embed(self, ids, table):
+    def _embed(self, ids, table):
         x = table(ids) * math.sqrt(table.embedding_dim)
         return self.dropout(x + _positions(x) if table is self.src_embedding else x)
 
@@ -374,7 +374,7 @@ class PositionsGoOn(Transformer):
         self.start = src.shape[1]
         return super().forward(src, tgt_in, src_lens)
 
-    def embed(self, ids, table):
+    def _embed(self, ids, table):
         start = self.start if table is self.tgt_embedding else 0
         x = table(ids) * math.sqrt(table.embedding_dim)
         return self.dropout(x + positional_encoding(x.shape[1], x.shape[2], offset=start, dtype=x.dtype).to(x.device))
@@ -382,14 +382,14 @@ class PositionsGoOn(Transformer):
 
 @exercise.wrong("Row 0 of the positions belongs to the first token: the table is not shifted.")
 class PositionsFromOne(Transformer):
-    def embed(self, ids, table):
+    def _embed(self, ids, table):
         x = table(ids) * math.sqrt(table.embedding_dim)
         return self.dropout(x + positional_encoding(x.shape[1], x.shape[2], offset=1, dtype=x.dtype).to(x.device))
 
 
 @exercise.wrong("The rows of the table go with the time axis, not with the batch: (T, D) is added to (B, T, D).")
 class PositionsAlongTheBatch(Transformer):
-    def embed(self, ids, table):
+    def _embed(self, ids, table):
         x = table(ids) * math.sqrt(table.embedding_dim)
         positions = positional_encoding(x.shape[0], x.shape[2], dtype=x.dtype).to(x.device)
         return self.dropout(x + positions[:, None])
@@ -397,8 +397,8 @@ class PositionsAlongTheBatch(Transformer):
 
 @exercise.wrong("Positions enter once, with the embeddings; they are not added again before every block.")
 class PositionsInEveryBlock(Transformer):
-    def decode(self, tgt_in, memory, src_lens):
-        x = self.embed(tgt_in, self.tgt_embedding)
+    def _decode(self, tgt_in, memory, src_lens):
+        x = self._embed(tgt_in, self.tgt_embedding)
         for block in self.decoder:
             x, _ = block(x + _positions(x), memory, src_lens)
         return x
@@ -406,8 +406,8 @@ class PositionsInEveryBlock(Transformer):
 
 @exercise.wrong("No LayerNorm follows the last block: dense gets what the last decoder block returns.")
 class FinalNorm(Transformer):
-    def decode(self, tgt_in, memory, src_lens):
-        x = super().decode(tgt_in, memory, src_lens)
+    def _decode(self, tgt_in, memory, src_lens):
+        x = super()._decode(tgt_in, memory, src_lens)
         return F.layer_norm(x, x.shape[-1:])
 
 
@@ -420,14 +420,14 @@ class ReturnsProbabilities(Transformer):
 @exercise.wrong("The embedding and the last layer have weights of their own: dense is not tied to tgt_embedding.")
 class TiedWeights(Transformer):
     def forward(self, src, tgt_in, src_lens):
-        x = self.decode(tgt_in, self.encode(src, src_lens), src_lens)
+        x = self._decode(tgt_in, self.encode(src, src_lens), src_lens)
         return F.linear(x, self.tgt_embedding.weight, self.dense.bias)
 
 
 @exercise.wrong("All decoder blocks read the whole encoder's output, not the encoder block of the same height.")
 class MemoryLayerByLayer(Transformer):
     def forward(self, src, tgt_in, src_lens):
-        memory, x = self.embed(src, self.src_embedding), self.embed(tgt_in, self.tgt_embedding)
+        memory, x = self._embed(src, self.src_embedding), self._embed(tgt_in, self.tgt_embedding)
         for reader, writer in zip(self.encoder, self.decoder, strict=True):
             memory = reader(memory, src_lens)
             x, _ = writer(x, memory, src_lens)
@@ -436,8 +436,8 @@ class MemoryLayerByLayer(Transformer):
 
 @exercise.wrong("Every decoder block starts without a cache: what one block cached is not the next one's past.")
 class CacheFromBlockToBlock(Transformer):
-    def decode(self, tgt_in, memory, src_lens):
-        x, cache = self.embed(tgt_in, self.tgt_embedding), None
+    def _decode(self, tgt_in, memory, src_lens):
+        x, cache = self._embed(tgt_in, self.tgt_embedding), None
         for block in self.decoder:
             x, cache = block(x, memory, src_lens, cache)
         return x
@@ -445,8 +445,8 @@ class CacheFromBlockToBlock(Transformer):
 
 @exercise.wrong("A decoder block takes the target's x first, then the memory: here the two are swapped.")
 class SwapsTheArguments(Transformer):
-    def decode(self, tgt_in, memory, src_lens):
-        x = self.embed(tgt_in, self.tgt_embedding)
+    def _decode(self, tgt_in, memory, src_lens):
+        x = self._embed(tgt_in, self.tgt_embedding)
         for block in self.decoder:
             memory, _ = block(memory, x)
         return memory[:, : x.shape[1]]
@@ -460,14 +460,14 @@ class LastPositionOnly(Transformer):
 
 @exercise.wrong("Only one block is applied: go through all of them.")
 class FirstBlockOnly(Transformer):
-    def decode(self, tgt_in, memory, src_lens):
-        return self.decoder[0](self.embed(tgt_in, self.tgt_embedding), memory, src_lens)[0]
+    def _decode(self, tgt_in, memory, src_lens):
+        return self.decoder[0](self._embed(tgt_in, self.tgt_embedding), memory, src_lens)[0]
 
 
 @exercise.wrong("The graph is cut between encoder and decoder: the encoder cannot learn.", caught_by="gradients")
 class DetachedMemory(Transformer):
     def forward(self, src, tgt_in, src_lens):
-        return self.dense(self.decode(tgt_in, self.encode(src, src_lens).detach(), src_lens))
+        return self.dense(self._decode(tgt_in, self.encode(src, src_lens).detach(), src_lens))
 
 
 @exercise.wrong("The constructor's dropout reaches none of the parts.")
@@ -478,21 +478,21 @@ class ForgetsDropout(Transformer):
 
 @exercise.wrong("Dropout rests in eval mode: use nn.Dropout, or pass training=self.training.")
 class DropoutInEval(Transformer):
-    def embed(self, ids, table):
+    def _embed(self, ids, table):
         x = table(ids) * math.sqrt(table.embedding_dim)
         return F.dropout(x + _positions(x), self.dropout.p)
 
 
 @exercise.wrong("positional_encoding makes its table on the CPU: move it to the device of the ids.")
 class PositionsOnTheCpu(Transformer):
-    def embed(self, ids, table):
+    def _embed(self, ids, table):
         x = table(ids) * math.sqrt(table.embedding_dim)
         return self.dropout(x + positional_encoding(x.shape[1], x.shape[2], dtype=x.dtype))
 
 
 @exercise.wrong("The table of positions stays float32 in a float64 model: make it in the dtype of the embeddings.")
 class PositionsInFloat32(Transformer):
-    def embed(self, ids, table):
+    def _embed(self, ids, table):
         x = table(ids) * math.sqrt(table.embedding_dim)
         return self.dropout(x + positional_encoding(x.shape[1], x.shape[2]).to(x.device))
 
@@ -506,11 +506,11 @@ class AnyNumberOfHeads(Transformer):
 
 @exercise.wrong("A Python loop over the target tokens: the causal mask predicts them all at once.", caught_by="growth")
 class LoopsOverTokens(Transformer):
-    def decode(self, tgt_in, memory, src_lens):
+    def _decode(self, tgt_in, memory, src_lens):
         lengths = range(1, tgt_in.shape[1] + 1)
         if len(lengths) > 100:
-            return super().decode(tgt_in, memory, src_lens)
-        whole = Transformer.decode
+            return super()._decode(tgt_in, memory, src_lens)
+        whole = Transformer._decode
         return torch.cat([whole(self, tgt_in[:, :n], memory, src_lens)[:, -1:] for n in lengths], 1)
 
 
@@ -530,7 +530,7 @@ class GrowingTable(Transformer):
         super().__init__(src_vocab, tgt_vocab, d_model, num_heads, d_ff, num_layers, dropout)
         self.register_buffer("table", torch.empty(0, d_model), persistent=False)
 
-    def embed(self, ids, table):
+    def _embed(self, ids, table):
         x = F.one_hot(ids, table.num_embeddings).to(table.weight.dtype) @ table.weight
         if len(self.table) < ids.shape[1]:
             longer = positional_encoding(2 * ids.shape[1], x.shape[2], dtype=torch.float64)
@@ -552,13 +552,13 @@ class CutsCommonPadding(Transformer):
 
 @exercise.right("embeddings scaled before the lookup, blocks written as a fold")
 class ScaledTables(Transformer):
-    def embed(self, ids, table):
+    def _embed(self, ids, table):
         vectors = (table.weight * table.embedding_dim**0.5)[ids]
         places = positional_encoding(ids.shape[1], table.embedding_dim, dtype=vectors.dtype)
         return self.dropout(vectors.add(places.to(vectors.device)))
 
-    def decode(self, tgt_in, memory, src_lens):
-        x = self.embed(tgt_in, self.tgt_embedding)
+    def _decode(self, tgt_in, memory, src_lens):
+        x = self._embed(tgt_in, self.tgt_embedding)
         for number in range(len(self.decoder)):
             x = self.decoder[number](x, memory, memory_lens=src_lens)[0]
         return x
