@@ -8,11 +8,10 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from grader.live import asked_about, in_notebook, live_program, provided_in
 from grader.verdict import Verdict
 
 if TYPE_CHECKING:
-    from grader.course import Course
-    from grader.exercise import Exercise
     from grader.profiling import Profile
 
 _TRIES: dict[str, int] = {}
@@ -59,72 +58,6 @@ def verdict_of(
         return verdict_on(course, exercise, live_program(exercise.name, live), InProcess(live), options)
 
 
-def asked_about(candidate: Callable[..., Any] | str) -> tuple[Course, Exercise, Any]:
-    """Return the course, the exercise and the live object that a candidate or its name stands for; None if undefined.
-
-    Raises:
-        ValueError: the course has no exercise of that name.
-    """
-    from grader.course import CourseError, load_course
-
-    course = load_course()
-    name = candidate if isinstance(candidate, str) else getattr(candidate, "__name__", type(candidate).__name__)
-    try:
-        _, exercise = course.find(name)
-    except CourseError as error:
-        raise ValueError(f"{error}; rename your function as the exercise asks") from None
-    return course, exercise, live_object(name) if isinstance(candidate, str) else candidate
-
-
-@contextlib.contextmanager
-def provided_in(live: Any, course: Any, exercise: Any) -> Iterator[None]:
-    """Put the reference's earlier exercises in place of the learner's own while checking."""
-    scope = getattr(live, "__globals__", None) or getattr(getattr(live, "forward", None), "__globals__", None)
-    names = {course.find(used)[1].name: course.find(used)[1].solution for used in exercise.uses}
-    if scope is None or not names:
-        yield
-        return
-    before = {name: scope[name] for name in names if name in scope}
-    scope.update(names)
-    try:
-        yield
-    finally:
-        for name in names:
-            scope.pop(name, None)
-        scope.update(before)
-
-
-def live_object(name: str) -> Any:
-    """Find an object of the running notebook by name."""
-    shell = ipython()
-    return None if shell is None else shell.user_ns.get(name)
-
-
-def ipython() -> Any:
-    """Return the running IPython shell, if there is one."""
-    module = sys.modules.get("IPython")
-    return module.get_ipython() if module is not None else None
-
-
-def live_program(name: str, live: Any) -> Any:
-    """Return the source of a live object: from the notebook's executed cells, or from its file."""
-    import inspect
-
-    from grader.slicing import Program
-    from grader.submission import Submission, make_cell
-
-    shell = ipython()
-    if shell is not None:
-        cells = tuple(make_cell(str(n), source) for n, source in enumerate(shell.user_ns.get("In", [])))
-    else:
-        try:
-            text = inspect.getsource(inspect.getmodule(live) or live)
-        except (OSError, TypeError):
-            return Program(name, ())
-        cells = (make_cell(getattr(live, "__module__", "code"), text),)
-    return Submission(cells, "").program(name)
-
-
 def profile(candidate: Callable[..., Any] | str, *, seed: int | None = None, device: str | None = None) -> None:
     """Show what your function or class does beside the reference: operations, memory, how both grow, a picture.
 
@@ -167,11 +100,6 @@ def profile_of(candidate: Callable[..., Any] | str, *, seed: int | None = None, 
     with provided_in(live, course, exercise):
         chosen = SEED if seed is None else seed
         return profile_program(course, exercise, program, InProcess(live), chosen, resolve(device))
-
-
-def in_notebook() -> bool:
-    """Whether this is a notebook's kernel, which can show HTML."""
-    return type(ipython()).__name__ == "ZMQInteractiveShell"
 
 
 def show(verdict: Verdict) -> None:
@@ -225,14 +153,14 @@ def reproduce(candidate: Callable[..., Any], case: str) -> Any:
         candidate: your function or class.
         case: the case's name, as `check` shows it.
     """
-    from grader.course import load_course
+    from grader.course import load_course, meant
     from grader.observe import run_plainly
     from grader.record import record
 
     _, exercise = load_course().find(candidate.__name__)
     calls = {p.call.label: p.call for p in record(exercise).planned if not p.case.hidden}
     if case not in calls:
-        raise ValueError(f"{exercise.id} has no visible case {case!r}; it has: {', '.join(calls)}")
+        raise ValueError(f"{exercise.id} has no visible case {case!r}{meant(case, calls)}; it has: {', '.join(calls)}")
     return run_plainly(candidate, calls[case])
 
 

@@ -12,8 +12,8 @@ from grader.case import Cost, Limit
 from grader.compare import finding
 from grader.pack import Expected, Planned, PlannedGrowth
 from grader.speed import ELSEWHERE, WAITS, Race
+from grader.trees import leaves
 from grader.verdict import Finding
-from grader.wire import leaves
 
 GROWTH_SLACK = {"ops": 0.15, "matmuls": 0.15}
 

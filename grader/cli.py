@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -23,11 +23,14 @@ from grader.cli_options import (
     Level,
     Seed,
     UnitName,
+    chosen_device,
     console,
 )
+from grader.instructing import instructor
 from grader.pools import begin
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(instructor)
 app.add_typer(author)
 
 
@@ -92,16 +95,6 @@ def profile(
     raise typer.Exit(OK if found.complete else FAILED)
 
 
-def chosen_device(name: str | None) -> str:
-    """Return the device to grade on."""
-    from grader import device
-
-    try:
-        return device.resolve(name)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
 def resolve(target: str, unit: str | None, exercise: str | None) -> tuple[Path, str, str | None]:
     """Turn a file, a unit or an exercise into (file, unit, exercise)."""
     from grader.course import load_course
@@ -121,83 +114,6 @@ def resolve(target: str, unit: str | None, exercise: str | None) -> tuple[Path, 
         return own_file(course, target), target, exercise
     found = course.find(target)
     return own_file(course, found[0].name), found[0].name, found[1].id
-
-
-@app.command()
-def grade(
-    folder: Annotated[Path, typer.Argument(help="nbgrader's layout: <student>/<unit>/<unit>.ipynb or .py.")],
-    out: Annotated[Path, typer.Option("--out", help="Where results.jsonl and grades.csv are written.")],
-    unit: UnitName = None,
-    exercise: ExerciseName = None,
-    seed: Seed = None,
-    workers: Annotated[int, typer.Option("--workers", help="Workers at a time; as many as cores by default.")] = 0,
-    isolation: Level = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on after an interrupted run.")] = False,
-    scheduler: Annotated[str | None, typer.Option("--scheduler", help="A dask scheduler, tcp://host:port.")] = None,
-    timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Write the seconds each exercise took.")] = True,
-    device: DeviceName = None,
-) -> None:
-    """Grade a class: hundreds of untrusted submissions."""
-    from grader.render.terminal import summary
-
-    rows = run_class(folder, out, unit, exercise, seed, workers, isolation, resume, scheduler, timing, device)
-    summary(console, rows, out)
-    raise typer.Exit(OK if all(r["status"] == "passed" for r in rows) else FAILED)
-
-
-def run_class(
-    folder: Path, out: Path, unit: str | None, exercise: str | None, seed: int | None, workers: int, level: str,
-    resume: bool, scheduler: str | None, timing: bool, device: str | None = None,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Grade a class with a progress display."""
-    if scheduler is None:  # a cluster's workers have sandboxes of their own
-        begin(level)
-    from grader import batch
-    from grader.course import load_course
-    from grader.grade import Options
-    from grader.jobs import find_jobs
-    from grader.record import SEED
-    from grader.render.terminal import progress_display
-
-    course = load_course()
-    if exercise is not None and unit is None:
-        unit = course.find(exercise)[0].name
-    if unit is not None:
-        course.unit(unit)
-    chosen = Options(SEED if seed is None else seed, exercise=exercise, device=chosen_device(device))
-    jobs = find_jobs(folder, course, chosen, level, unit)
-    if not jobs:
-        raise typer.BadParameter(f"{folder} holds no submissions (<student>/<unit>/<unit>.ipynb)")
-    with progress_display(console, len(jobs)) as progress:
-        return batch.run(
-            jobs, out, workers=workers or os.cpu_count() or 1, resume=resume, timing=timing, scheduler=scheduler,
-            progress=progress,
-        )  # fmt: skip
-
-
-@app.command()
-def regrade(
-    folder: Annotated[Path, typer.Argument(help="The class, as for grade.")],
-    out: Annotated[Path, typer.Option("--out", help="The folder with the earlier results.")],
-    unit: UnitName = None,
-    seed: Seed = None,
-    workers: Annotated[int, typer.Option("--workers")] = 0,
-    isolation: Level = "auto",
-) -> None:
-    """Grade again (after a mended exercise, say) and show whose points changed."""
-    from grader import batch
-
-    before = batch.read_rows(out / batch.RESULTS) if (out / batch.RESULTS).exists() else []
-    if not before:
-        raise typer.BadParameter(f"{out} holds no earlier results: use grade")
-    after = run_class(folder, out, unit, None, seed, workers, isolation, False, None, True)
-    table = Table("student", "unit", "exercise", "before", "after")
-    changed = batch.changes(before, after)
-    for student, of, exercise, old, new in changed:
-        table.add_row(
-            escape(student), of, exercise, "-" if old is None else f"{old:g}", "-" if new is None else f"{new:g}"
-        )
-    console.print(table if changed else "no points changed")
 
 
 @app.command()

@@ -26,3 +26,13 @@ ExerciseName = Annotated[str | None, typer.Option("--exercise", help="Only this 
 Level = Annotated[str, typer.Option("--isolation", callback=known_level, help="auto, portable, linux or strict.")]
 DeviceName = Annotated[str | None, typer.Option("--device", help="cpu, cuda or auto; cpu by default.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Draw other random inputs than by default.")]
+
+
+def chosen_device(name: str | None) -> str:
+    """Return the device to grade on."""
+    from grader import device
+
+    try:
+        return device.resolve(name)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from grader.pack import DOUBLE, Planned
 from grader.tolerance import FLOAT32_INSIDE, Error, Rounding, difference, first_bad, within
+from grader.trees import Opaque
 from grader.verdict import Finding
-from grader.wire import Opaque
 
 MOST_AXES = 20
 

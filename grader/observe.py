@@ -22,7 +22,7 @@ from grader.meter import Meter
 from grader.ops import has_storage
 from grader.plain import describe, detached, digest, plain
 from grader.snapshot import STATE, Snapshot, changed_globals, global_state, kept_globals, reachable_tensors
-from grader.wire import fresh, leaves
+from grader.trees import fresh, leaves
 
 
 def observe(candidate: Callable[..., Any], call: Call) -> Observation:

@@ -15,7 +15,7 @@ from grader.device import CPU, CUDA
 from grader.exercise import Exercise
 from grader.reading import Reading
 from grader.tolerance import Error, Rounding
-from grader.wire import leaves
+from grader.trees import leaves
 
 GIVEN, DOUBLE, STRIDED, EXPANDED, TIMED = "given", "double", "strided", "expanded", "timed"
 LAYOUTS = (STRIDED, EXPANDED)

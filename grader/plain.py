@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from grader.calls import Raised
 from grader.meter import is_learner_file
 from grader.ops import has_storage
-from grader.wire import MAX_DEPTH, Opaque, leaves
+from grader.trees import Opaque, leaves
+from grader.wire import MAX_DEPTH
 
 MAX_ITEMS = 10_000
 MAX_TENSORS = 1000

@@ -19,7 +19,7 @@ from grader.exercise import Wrong
 from grader.observe import observe
 from grader.pack import LONG, Pack
 from grader.tolerance import difference
-from grader.wire import leaves
+from grader.trees import leaves
 
 ALIKE = {torch.float64: 1e-6, torch.float32: 1e-3}
 HALF = 0.499

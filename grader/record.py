@@ -22,6 +22,7 @@ from grader.exercise import Candidate, Exercise, Speed
 from grader.observe import observe
 from grader.pack import DOUBLE, GIVEN, LAYOUTS, LONG, Expected, Pack, Planned, PlannedGrowth, PlannedSpeed
 from grader.rounding import rounding, value_leaves
+from grader.trees import fresh
 from grader.variants import (
     drawn_like,
     has_float,
@@ -32,7 +33,6 @@ from grader.variants import (
     same_dtypes,
     to_double,
 )
-from grader.wire import fresh
 
 SEED = 20_240_229
 NUDGES = 3

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from grader.calls import Call, Observation
 from grader.tolerance import EXACT, Error, Rounding, difference, worst
+from grader.trees import leaves
 from grader.variants import input_leaves
-from grader.wire import leaves
 
 
 def rounding(truth: Observation, like: Observation, nudged: list[Observation], given: Call) -> dict[str, Rounding]:

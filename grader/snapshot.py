@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from grader.ops import has_storage
-from grader.wire import leaves
+from grader.trees import leaves
 
 STATE = "module"
 """Prefix of the paths of a module's own tensors."""

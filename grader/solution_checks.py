@@ -13,7 +13,7 @@ from grader.calls import Call
 from grader.exercise import Candidate, Exercise
 from grader.pack import Pack
 from grader.tolerance import difference
-from grader.wire import fresh
+from grader.trees import fresh
 
 LARGEST_NUMERIC = 2000
 

@@ -14,7 +14,7 @@ from grader.case import Case
 from grader.draw import Draw
 from grader.pack import STRIDED
 from grader.tolerance import UNIT
-from grader.wire import leaves, mapped
+from grader.trees import leaves, mapped
 
 
 def drawn_like(key: str, tensor: Tensor, draw: Draw) -> Tensor:

@@ -1,21 +1,19 @@
 """Plain data as bytes: a JSON skeleton and a safetensors blob. Never pickle.
 
-Plain data is None, bool, int, float, str, torch dtypes, devices, generators and tensors (with their strides,
-`requires_grad` and identity: the same tensor twice stays the same tensor), `Opaque`, and lists, tuples and
-dicts of these. Reading refuses whatever is damaged, too deep or too large with `WireError`.
+Reading refuses whatever is damaged, too deep or too large with `WireError`. What plain data is: see `grader.trees`.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
+
+from grader.trees import Opaque, dense_base
 
 MAX_DEPTH = 40
 MAX_NODES = 200_000
@@ -26,77 +24,6 @@ SCALARS = (bool, int, float, str)
 
 class WireError(ValueError):
     """The bytes, or the value, are not plain data."""
-
-
-@dataclass(frozen=True, slots=True)
-class Opaque:
-    """Stands for an object that is not plain data."""
-
-    kind: str
-
-
-def leaves(value: Any, path: str = "result") -> Iterator[tuple[str, Any]]:
-    """Walk plain data depth first, as (path, leaf)."""
-    if isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            yield from leaves(item, f"{path}[{index}]")
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from leaves(item, f"{path}[{key!r}]")
-    else:
-        yield path, value
-
-
-def fresh(value: Any, memo: dict[int, Any] | None = None) -> Any:
-    """Copy plain data: new tensors of the same strides, new generators in the same state."""
-    memo = {} if memo is None else memo
-    if isinstance(value, Tensor):
-        if id(value) not in memo:
-            memo[id(value)] = copy_tensor(value)
-        return memo[id(value)]
-    if isinstance(value, torch.Generator):
-        if id(value) not in memo:
-            copied = torch.Generator()
-            copied.set_state(value.get_state())
-            memo[id(value)] = copied
-        return memo[id(value)]
-    if isinstance(value, (list, tuple)):
-        return type(value)(fresh(item, memo) for item in value)
-    if isinstance(value, dict):
-        return {key: fresh(item, memo) for key, item in value.items()}
-    return value
-
-
-def mapped(value: Any, change: Callable[[Any], Any], memo: dict[int, Any] | None = None) -> Any:
-    """Apply `change` to the leaves of plain data; a tensor that appears twice stays one tensor."""
-    memo = {} if memo is None else memo
-    if isinstance(value, (list, tuple)):
-        return type(value)(mapped(item, change, memo) for item in value)
-    if isinstance(value, dict):
-        return {key: mapped(item, change, memo) for key, item in value.items()}
-    if isinstance(value, Tensor):
-        if id(value) not in memo:
-            memo[id(value)] = change(value)
-        return memo[id(value)]
-    return change(value)
-
-
-def copy_tensor(tensor: Tensor) -> Tensor:
-    """Copy a tensor with its strides and its `requires_grad`."""
-    source = tensor.detach()
-    if source.is_contiguous():
-        copied = source.clone()
-    else:
-        copied = dense_base(source).clone().as_strided(source.shape, source.stride())
-    return copied.requires_grad_(tensor.requires_grad)
-
-
-def dense_base(tensor: Tensor) -> Tensor:
-    """Return the stretch of storage that a strided tensor covers, as a vector."""
-    extent = (
-        0 if tensor.numel() == 0 else 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
-    )
-    return tensor.as_strided((extent,), (1,), tensor.storage_offset())
 
 
 class _Writer:

@@ -67,6 +67,8 @@ def test_reproduce_makes_the_call_of_a_case():
     assert torch.isnan(grader.reproduce(softmax, "large scores")).any()
     with pytest.raises(ValueError, match="no visible case"):
         grader.reproduce(softmax, "nothing like it")
+    with pytest.raises(ValueError, match="did you mean 'large scores'"):
+        grader.reproduce(softmax, "large score")
 
 
 def test_hints_come_one_by_one(capsys):

@@ -15,7 +15,8 @@ from grader.observe import observe
 from grader.reading import Reading, Use
 from grader.remote import MALFORMED
 from grader.snapshot import Snapshot
-from grader.wire import Opaque, pack, unpack
+from grader.trees import Opaque
+from grader.wire import pack, unpack
 
 
 def call(*args, **options):

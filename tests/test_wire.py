@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from grader import wire
+from grader import trees, wire
 
 
 def test_values_survive():
-    value = {"a": [1, 2.5, True, None, "text", (1, 2)], 3: {"b": -(2**70)}, "d": torch.bfloat16, "o": wire.Opaque("x")}
+    value = {"a": [1, 2.5, True, None, "text", (1, 2)], 3: {"b": -(2**70)}, "d": torch.bfloat16, "o": trees.Opaque("x")}
     assert wire.unpack(wire.pack(value)) == value
 
 
@@ -125,13 +125,13 @@ def test_hostile_frames_are_refused(frame):
 
 
 def test_leaves_have_readable_paths():
-    found = dict(wire.leaves({"a": [1, (2,)]}))
+    found = dict(trees.leaves({"a": [1, (2,)]}))
     assert found == {"result['a'][0]": 1, "result['a'][1][0]": 2}
 
 
 def test_fresh_copies_share_nothing():
     tensor = torch.randn(2, 3).t()
-    copied = wire.fresh([tensor, tensor])
+    copied = trees.fresh([tensor, tensor])
     assert copied[0] is copied[1]
     assert copied[0].stride() == tensor.stride()
     copied[0].zero_()

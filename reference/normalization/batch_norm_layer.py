@@ -134,7 +134,7 @@ def after_an_error(layer, X):
         refused = False
     except ValueError:
         refused = True
-    return {"refused": refused, "state": {name: buffer.clone() for name, buffer in layer.named_buffers()}}
+    return {"raises ValueError": refused, "state": {name: buffer.clone() for name, buffer in layer.named_buffers()}}
 
 
 def just_made(BatchNorm, num_features):
