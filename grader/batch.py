@@ -55,9 +55,12 @@ def prepare(root: str, unit: str, options: Options) -> None:
 
 
 @lru_cache(maxsize=64)
-def beside(pool: Pool, thread: int) -> Child:  # noqa: ARG001 - each thread has its own
-    """Return the child in which a thread has the reference timed; it ends with the pool."""
-    return Child(pool)
+def beside(pool: Pool, thread: int) -> Child | None:  # noqa: ARG001 - each thread has its own
+    """Return the child in which a thread has the reference timed; it ends with the pool.
+
+    At level portable a submission can signal and stop other processes: there each one has a child of its own.
+    """
+    return None if pool.level == "portable" else Child(pool)
 
 
 def grade_job(job: Job) -> Graded:

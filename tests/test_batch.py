@@ -226,6 +226,20 @@ def test_a_child_is_replaced_where_a_program_needs_more_imported():
     assert pids[0] == pids[1] != pids[2] == pids[3] == pids[4]
 
 
+@pytest.mark.parametrize("level", ["portable", "linux", "strict"])
+def test_submissions_share_the_process_of_the_reference_only_where_they_cannot_reach_it(level):
+    try:
+        pool = sandbox.open(level, entry=ENTRY, preload=())
+    except sandbox.Unavailable as error:
+        pytest.skip(str(error))
+    with pool:
+        first, same, other = batch.beside(pool, 1), batch.beside(pool, 1), batch.beside(pool, 2)
+    if level == "portable":
+        assert first is same is other is None
+    else:
+        assert first is same is not other
+
+
 def test_a_fault_of_the_grader_costs_one_submission_and_is_tried_again(students, tmp_path, monkeypatch):
     course = load_course(ROOT)
     jobs = find_jobs(students, course, OPTIONS, "auto", UNIT)
