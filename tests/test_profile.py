@@ -171,6 +171,7 @@ def test_a_stub_is_not_attempted():
     found = profile_of(softmax)
     assert not found.attempted
     assert "not attempted" in shown(found)
+    assert "amax" not in shown(found), "how the reference works is not for those who have not tried"
 
 
 def test_the_tables_say_what_they_show(page):

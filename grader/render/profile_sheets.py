@@ -69,8 +69,13 @@ def total_rows(case: Measured, names: tuple[str, ...]) -> Iterator[tuple[str, ..
 
 
 def kind_rows(case: Measured) -> Iterator[tuple[str, ...]]:
-    """Write how often each kind of operation was called, the learner's most frequent first."""
-    own = case.learner.kinds if case.learner else {}
+    """Write how often each kind of operation was called, the learner's most frequent first.
+
+    Which ones the reference uses is shown only beside the learner's own: alone they would give the answer away.
+    """
+    if case.learner is None:
+        return
+    own = case.learner.kinds
     theirs = case.reference.kinds if case.reference else {}
     kinds = sorted({*own, *theirs}, key=lambda kind: (-own.get(kind, 0), -theirs.get(kind, 0), kind))
     for kind in kinds[:MOST_KINDS]:
