@@ -329,7 +329,7 @@ def test_a_python_file_alone_can_be_graded(course: Path, tmp_path: Path) -> None
     """As formgrader's button does it: nothing but one student's .py file, which nbgrader would not even find."""
     root = another(course, tmp_path / "course")
     hand_in(root, "ada", script(root), f"{UNIT}.py")
-    autograde(root, "--student=ada")
+    assert "Warning" not in autograde(root, "--student=ada")
     assert earned(root, "ada") == most(root)
     assert "No notebooks were matched" in autograde(root, "--student=nobody", status=1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def configure(config: Any, root: Path, course_id: str = "torch-dojo") -> None:
     course.release_directory = "assignments"
     own_commands()
     find_own_way()
+    hush_nbgrader()
     config.GenerateAssignment.preprocessors = release_preprocessors()
     config.Autograde.exporter_class = f"{OWN}reading.SubmissionExporter"
     config.Autograde.sanitize_preprocessors = [
@@ -63,6 +65,11 @@ def find_own_way() -> None:
     from grader.nbgrader.folders import take_place
 
     take_place()
+
+
+def hush_nbgrader() -> None:
+    """Silence a harmless warning of nbgrader's own about the gradebook, three for each student."""
+    warnings.filterwarnings("ignore", message=r"Object of type <Submitted\w+> not in session")
 
 
 def own_commands() -> None:
