@@ -10,7 +10,7 @@ from grader.course import CourseError
 from grader.judge import judge
 from grader.pack import Pack
 from grader.reading import Use
-from grader.recognise import alike, wrong_answers
+from grader.recognise import TRIES, alike, wrong_answers
 from grader.record import record, run_all
 from grader.render.messages import sentence
 from grader.tolerance import Error
@@ -94,6 +94,26 @@ def test_a_misconception_behind_exceptions_is_named():
 
     assert verdict(fussy).misconception == "ignores_factor"
     assert verdict(fussy_only).misconception is None
+
+
+def test_who_does_nothing_the_same_is_run_a_few_times_only():
+    def triple(x):
+        return 3 * x
+
+    calls = []
+
+    def four_times(x):
+        calls.append(x)
+        return 4 * x
+
+    exercise = Exercise(triple, 5)
+    exercise.truth(lambda x: x + x + x)
+    exercise.cases(lambda draw: [Case(f"case {n}", draw.normal(2, 3)) for n in range(20)])
+    exercise.wrong("Three times, not four.")(four_times)
+    pack = record(exercise)
+    assert judge(pack, run_all(lambda x: 2 * x, pack)).misconception is None
+    assert len(calls) == TRIES
+    assert judge(pack, run_all(lambda x: 4 * x, pack)).misconception == "four_times"
 
 
 def test_a_new_mistake_has_no_hint():
