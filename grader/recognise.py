@@ -30,6 +30,8 @@ BEHAVIOUR = frozenset("runs type structure shape dtype finite values errors grad
 
 NUMBERS = re.compile(r"[\d.,x -]+")
 
+COSTS = frozenset(["cost", "growth"])
+
 Answers = tuple[Wrong, list[Observation], Report]
 
 _RUNNING = threading.Lock()
@@ -70,16 +72,39 @@ def without_long_calls(pack: Pack) -> tuple[Pack, tuple[int, ...]]:
 def best_match(pack: Pack, seen: Sequence[Observation], report: Report, wrongs: Sequence[Wrong]) -> Wrong | None:
     """Return the wrong answer that fits best, if one fits.
 
-    If none does on all calls, those that raised may be other mistakes: one answer is looked for behind the results.
+    A learner may have made other mistakes besides, above all checked no arguments: calls that return something are
+    looked at before those that must raise, and results before exceptions.
     """
     own = failing_calls(pack, report)
     if not own:
-        return next((wrong for wrong in wrongs if does_the_same(pack, wrong, seen, report)), None)
-    answered = [n for n in own if seen[n].raised is None]
-    found = closest(pack, seen, report, wrongs, own)
-    if found is None and 0 < len(answered) < len(own):
-        found = closest(pack, seen, report, wrongs, answered)
-    return found
+        same = next((wrong for wrong in wrongs if does_the_same(pack, wrong, seen, report)), None)
+        return same or cost_match(pack, report, wrongs)
+    plain = [n for n in own if pack.planned[n].case.raises is None]
+    if not plain and (costly := cost_match(pack, report, wrongs)) is not None:
+        return costly
+    answered = [n for n in plain if seen[n].raised is None]
+    parts = dict.fromkeys(tuple(part) for part in (plain, answered, own) if part)
+    found = (closest(pack, seen, report, wrongs, part) for part in parts)
+    return next((wrong for wrong in found if wrong is not None), None)
+
+
+def cost_match(pack: Pack, report: Report, wrongs: Sequence[Wrong]) -> Wrong | None:
+    """Return the wrong answer whose results are right and whose costs are too high in the same places, mostly."""
+    own = costs(report)
+    best, share = None, HALF
+    for wrong in wrongs if own else ():
+        if wrong.caught_by in COSTS:
+            _, _, its_report = answers_of(pack, wrong)
+            its = costs(its_report)
+            common = len(own & its) / len(own | its)
+            if common > share and not failing_calls(pack, its_report):
+                best, share = wrong, common
+    return best
+
+
+def costs(report: Report) -> frozenset[tuple[str, str]]:
+    """Return which limits of cost and growth are passed, and where."""
+    return frozenset(place for place in signature(report) if place[0] in COSTS)
 
 
 def closest(

@@ -116,6 +116,43 @@ def test_who_does_nothing_the_same_is_run_a_few_times_only():
     assert judge(pack, run_all(lambda x: 4 * x, pack)).misconception == "four_times"
 
 
+def careful_triple(x):
+    if x.ndim != 2:
+        raise ValueError("x is no matrix")
+    return 3 * x
+
+
+def slow_triple(x):
+    for _ in range(9):
+        x = x + 0
+    return x + x + x
+
+
+@pytest.mark.parametrize(
+    ("candidate", "expected"),
+    [(lambda x: 4 * x, "four_times"), (slow_triple, "loops"), (lambda x: 3 * x, "unchecked"), (lambda x: 2 * x, None)],
+)
+def test_who_checks_no_arguments_still_learns_of_the_real_mistake(candidate, expected):
+    def unchecked(x):
+        return 3 * x
+
+    def four_times(x):
+        return careful_triple(x) * 4 / 3
+
+    def loops(x):
+        return slow_triple(careful_triple(x) / 3)
+
+    exercise = Exercise(careful_triple, 5, cost=Cost(ops=4))
+    exercise.truth(lambda x: x + x + x)
+    refused = [Case(f"no matrix {n}", torch.ones([2] * n), raises=ValueError) for n in (0, 1, 3, 4, 5, 6)]
+    exercise.cases(lambda draw: [Case(f"case {n}", draw.normal(2, 3)) for n in range(2)] + refused)
+    exercise.wrong("Refuse what is no matrix.", caught_by="errors")(unchecked)
+    exercise.wrong("Three times, not four.")(four_times)
+    exercise.wrong("No loop.", caught_by="cost")(loops)
+    pack = record(exercise)
+    assert judge(pack, run_all(candidate, pack)).misconception == expected
+
+
 def test_a_new_mistake_has_no_hint():
     found = verdict(lambda x, factor=2.0: x - factor)
     assert (found.misconception, found.hint) == (None, None)
