@@ -47,7 +47,14 @@ def raised_finding(planned: Planned, raised: Raised, *, crash: str | None) -> Fi
         else "raised"
     )
     check = "gradients" if raised.stage == "backward" else "runs"
-    return finding(planned, check, kind, trace=raised.trace, error=raised.name, text=raised.text)
+    text = seen_from_the_module(raised.text) if raised.stage == "state" else raised.text
+    return finding(planned, check, kind, trace=raised.trace, error=raised.name, text=text)
+
+
+def seen_from_the_module(text: str) -> str:
+    """Say what torch says of loading a state dict from the learner's side, who has not written the state dict."""
+    text = text.replace("Missing key(s) in state_dict:", "your module has what the contract does not list:")
+    return text.replace("Unexpected key(s) in state_dict:", "your module lacks what the contract lists:")
 
 
 def error_findings(planned: Planned, seen: Observation) -> Iterator[Finding]:
@@ -59,6 +66,8 @@ def error_findings(planned: Planned, seen: Observation) -> Iterator[Finding]:
         yield raised_finding(planned, seen.raised or Raised((), ""), crash=seen.crash)
     elif seen.raised is None:
         yield finding(planned, "errors", "not_raised", wanted=wanted.__name__)
+    elif seen.raised.stage == "state":  # it could be built, and what is loaded then says nothing to a learner
+        yield finding(planned, "errors", "built", wanted=wanted.__name__)
     elif wanted.__name__ not in seen.raised.types:
         raised = seen.raised
         yield finding(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from grader.pack import DOUBLE, Planned
-from grader.tolerance import FLOAT32_INSIDE, Error, Rounding, difference, first_bad, within
+from grader.tolerance import FLOAT32_INSIDE, Error, Rounding, difference, within, worst_place
 from grader.trees import Opaque
 from grader.verdict import Finding
 
@@ -112,13 +112,13 @@ def strange_places(got: Tensor, wanted: Tensor) -> str | None:
 def value_finding(
     planned: Planned, check: str, kind: str, path: str, got: Tensor, wanted: Tensor, error: Error, limit: Error
 ) -> Finding:
-    """Describe a wrong value: where first, what came, what was wanted, how far off, how far is allowed."""
-    index = first_bad(got, wanted, limit)
+    """Describe a wrong value: where it is furthest off, what came, what was wanted, how far off, how far is allowed."""
+    index = worst_place(got, wanted)
     far, allowed = error.max, limit.max
     if kind == "values" and far <= allowed:  # no value is far off, but all of them are a little
         kind, far, allowed = "values_typical", error.rms, limit.rms
-    if kind == "nan":
-        index = tuple((got.isnan() & ~wanted.isnan()).nonzero()[0].tolist())
+    if kind in ("nan", "nan_missing"):
+        index = tuple((got.isnan() != wanted.isnan()).nonzero()[0].tolist())
     return finding(
         planned, check, kind, path=path, index=list(index), got=number(got[index]), wanted=number(wanted[index]),
         error=number(far), limit=number(allowed), dtype=dtype_name(got),

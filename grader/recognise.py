@@ -23,6 +23,8 @@ from grader.trees import leaves
 
 ALIKE = {torch.float64: 1e-6, torch.float32: 1e-3}
 HALF = 0.499
+FAIR = 0.25
+"""The few calls that return something where most raise say nothing about why those do."""
 TRIES = 6
 """So many calls, spread over those that fail, are tried first: which does the same on none of them is out."""
 BEHAVIOUR = frozenset("runs type structure shape dtype finite values errors gradients inputs".split())
@@ -83,6 +85,8 @@ def best_match(pack: Pack, seen: Sequence[Observation], report: Report, wrongs: 
     if not plain and (costly := cost_match(pack, report, wrongs)) is not None:
         return costly
     answered = [n for n in plain if seen[n].raised is None]
+    if len(answered) < FAIR * len(plain):
+        answered = []
     parts = dict.fromkeys(tuple(part) for part in (plain, answered, own) if part)
     found = (closest(pack, seen, report, wrongs, part) for part in parts)
     return next((wrong for wrong in found if wrong is not None), None)

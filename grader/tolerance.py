@@ -7,6 +7,7 @@ rounding n terms costs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -97,16 +98,18 @@ def within(error: Error, limit: Error) -> bool:
     return error.rms <= limit.rms and error.max <= limit.max
 
 
-def first_bad(got: Tensor, wanted: Tensor, limit: Error) -> tuple[int, ...]:
-    """Return the index of the first element that is off by more than the limit, or else of the worst one."""
+def worst_place(got: Tensor, wanted: Tensor) -> tuple[int, ...]:
+    """Return the index of the element that is furthest off."""
     a, b = got.double(), wanted.double()
     same = (a == b) | (a.isnan() & b.isnan())
     gap = torch.where(same, 0.0, (a - b).abs()).nan_to_num(nan=torch.inf, posinf=torch.inf)
-    scale = float(b[torch.isfinite(b)].abs().max()) if bool(torch.isfinite(b).any()) else 1.0
-    bad = gap > limit.max * (scale or 1.0)
-    flat = int(bad.flatten().int().argmax()) if bool(bad.any()) else int(gap.flatten().argmax())
+    return place_of(int(gap.flatten().argmax()), got.shape)
+
+
+def place_of(flat: int, shape: Sequence[int]) -> tuple[int, ...]:
+    """Turn the position in a flattened tensor into an index."""
     index = []
-    for size in reversed(got.shape):
+    for size in reversed(shape):
         index.append(flat % size)
         flat //= size
     return tuple(reversed(index))

@@ -343,6 +343,44 @@ def test_exceptions_are_alike_if_they_say_the_same_but_for_numbers(kind, one, ot
     assert alike(first, second) is expected
 
 
+def test_a_module_is_told_what_it_has_and_lacks():
+    class Own(torch.nn.Module):
+        def __init__(self, size):
+            super().__init__()
+            if size < 1:
+                raise ValueError("size must be positive")
+            self.weight = torch.nn.Parameter(torch.ones(size))
+
+        def forward(self, x):
+            return x * self.weight
+
+    class Other(torch.nn.Module):
+        def __init__(self, size):
+            super().__init__()
+            self.gain = torch.nn.Parameter(torch.ones(max(size, 1)))
+
+        def forward(self, x):
+            return x * self.gain
+
+    exercise = Exercise(Own, 5)
+    exercise.truth(Own)
+    exercise.cases(lambda draw: [Case("two", draw.normal(2), init=(2,)), Case("none", init=(0,), raises=ValueError)])
+    pack = record(exercise)
+    found = {f.case: sentence(f) for f in judge(pack, run_all(Other, pack)).findings}
+    assert 'your module has what the contract does not list: "gain"' in found["two"]
+    assert 'your module lacks what the contract lists: "weight"' in found["two"]
+    assert found["none"] == "was built without an error, but must raise ValueError"
+
+
+def test_the_worst_value_is_shown():
+    def off(x, factor=2.0):
+        found = scale(x, factor)
+        return torch.cat([found.flatten()[:-1] * 1.001, found.flatten()[-1:] + 5]).reshape(found.shape)
+
+    first = next(f for f in verdict(off).findings if f.check == "values")
+    assert first.facts["index"] == [2, 1]
+
+
 def test_state_dicts_that_do_not_fit_are_alike_only_if_the_same_keys_are_wrong():
     def seen(keys):
         text = f"Error(s) in loading state_dict for {keys[0].title()}:\n\tMissing key(s): {keys}"

@@ -86,3 +86,29 @@ def test_a_narrow_console_prints_everything(encoding, monkeypatch):
 def test_telling_messages_needs_no_torch():
     code = "import sys, grader.render.terminal; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_numbers_that_read_the_same_get_more_digits():
+    facts = {"path": "result", "index": [0], "got": 0.3000321, "wanted": 0.3000322, "error": 3e-7, "limit": 1e-9}
+    said = sentence(Finding("values", "values", "a case", facts))
+    assert "is 0.3000321, wanted 0.3000322" in said
+
+
+def wrong(number, check):
+    return Finding(check, "not_raised" if check == "errors" else "no_gradient", f"case {number}",
+                   {"path": f"x{number}", "wanted": "ValueError"})  # fmt: skip
+
+
+def test_few_cases_are_shown_one_of_each_check_first():
+    many = [wrong(n, "errors") for n in range(5)] + [wrong(n, "gradients") for n in range(5, 8)]
+    page = text(Verdict("f", "f", "failed", 0.0, 5, tuple(many)))
+    assert [f"case {n}:" in page for n in range(8)] == [True, True, False, False, False, True, False, False]
+    assert "and 5 more cases" in page
+    page = text(Verdict("f", "f", "failed", 0.0, 5, tuple(many[:4])))
+    assert all(f"case {n}:" in page for n in range(4))
+    assert "more cases" not in page
+
+
+def test_a_hidden_case_is_told_in_words_of_its_own():
+    page = text(Verdict("f", "f", "failed", 0.0, 5, (Finding("finite", "nan", "secret numbers", hidden=True),)))
+    assert "nan or inf stand where they should not" in page

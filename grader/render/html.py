@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from grader.render.messages import translate
-from grader.render.text import MOST_CASES, STATUS, by_case, case_name, number, what_is_wrong
+from grader.render.text import STATUS, by_case, case_name, most_telling, number, what_is_wrong
 from grader.verdict import ERROR, FAILED, N_, PARTLY, PASSED, Verdict
 
 COLOURS = {PASSED: "#1a7f37", PARTLY: "#9a6700", FAILED: "#cf222e", ERROR: "#cf222e"}
@@ -40,6 +40,7 @@ def template() -> Any:
 def html(verdict: Verdict) -> str:
     """Write a verdict as an HTML fragment."""
     wrong = by_case(verdict)
+    shown = most_telling(wrong)
     rows = [
         {
             "case": case_name(f),
@@ -47,9 +48,9 @@ def html(verdict: Verdict) -> str:
             "snippet": f.snippet,
             "places": [f"{cell.strip('<>')}, line {line}, in {function}" for cell, line, function in f.trace[-2:]],
         }
-        for f in wrong[:MOST_CASES]
+        for f in shown
     ]
-    left = len(wrong) - MOST_CASES
+    left = len(wrong) - len(shown)
     notes = list(verdict.untested)
     if verdict.passed and verdict.hidden_left:
         notes.append(translate(N_("all public checks passed; hidden checks run at grading")))

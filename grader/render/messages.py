@@ -55,9 +55,10 @@ SENTENCES = {
     "plain_value": N_("{path} is {got}, wanted {wanted}"),
     "float32_inside": N_(
         "{path}{index} is {got}, wanted {wanted} (relative error {error}): the input is float64, "
-        "but something inside is computed in float32"
+        "but something inside is computed in float32, or a small number is added"
     ),
     "not_raised": N_("returned a result, but must raise {wanted}"),
+    "built": N_("was built without an error, but must raise {wanted}"),
     "raised_other": N_("raised {got} ({text}), but must raise {wanted}"),
     "no_gradient": N_("no gradient reaches {path}"),
     "gradient_shape": N_("the gradient of {path} has shape {got}, wanted {wanted}"),
@@ -167,6 +168,8 @@ def translate(text: str, **facts: Any) -> str:
 def sentence(finding: Finding) -> str:
     """Say a finding in one sentence, without its case."""
     facts = {key: readable(value) for key, value in finding.facts.items()}
+    if "got" in facts and facts["got"] == facts.get("wanted"):  # they differ further on
+        facts |= {key: repr(finding.facts[key]) for key in ("got", "wanted")}
     facts["index"] = str(list(finding.facts.get("index", []))) if finding.facts.get("index") else ""
     if finding.check == "forbidden":
         facts["where"] = place(str(finding.facts.get("cell", "")), int(finding.facts.get("line", 0)))

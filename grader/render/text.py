@@ -15,6 +15,18 @@ STATUS = {
     NOT_ATTEMPTED: N_("not attempted"),
     NOT_GRADABLE: N_("not gradable here"),
 }
+HIDDEN = {
+    "runs": N_("it does not run"),
+    "type": N_("the result is of another type"),
+    "structure": N_("the result has other parts"),
+    "shape": N_("a shape is not right"),
+    "dtype": N_("a dtype is not right"),
+    "finite": N_("nan or inf stand where they should not, or are missing"),
+    "values": N_("values are not right"),
+    "errors": N_("the exception that is wanted is not raised"),
+    "gradients": N_("gradients are not right"),
+}
+"""What is said of a hidden case, by check."""
 MOST_CASES = 3
 
 
@@ -38,6 +50,15 @@ def by_case(verdict: Verdict) -> list[Finding]:
     return list(found.values())
 
 
+def most_telling(wrong: Sequence[Finding]) -> list[Finding]:
+    """Choose the few findings that are shown: one of each check before two of one; no single one is left over."""
+    if len(wrong) <= MOST_CASES + 1:
+        return list(wrong)
+    first = {finding.check: index for index, finding in reversed(list(enumerate(wrong)))}
+    chosen = sorted(range(len(wrong)), key=lambda index: first[wrong[index].check] != index)[:MOST_CASES]
+    return [wrong[index] for index in sorted(chosen)]
+
+
 def case_name(finding: Finding) -> str:
     """Name the case of a finding; a hidden one by its category only."""
     if not finding.case:
@@ -55,6 +76,8 @@ def case_name(finding: Finding) -> str:
 
 def what_is_wrong(finding: Finding) -> str:
     """Say a finding; of a hidden case only the kind of check, never its values."""
+    if finding.hidden and finding.check in HIDDEN:
+        return translate(HIDDEN[finding.check])
     if finding.hidden:
         return translate(N_("the check of {check} does not pass"), check=finding.check)
     return sentence(finding)
@@ -64,14 +87,15 @@ def lines(verdict: Verdict) -> Iterator[str]:
     """Write a verdict, line by line."""
     yield headline(verdict)
     wrong = by_case(verdict)
-    for finding in wrong[:MOST_CASES]:
+    shown = most_telling(wrong)
+    for finding in shown:
         yield f"  - {case_name(finding)}: {what_is_wrong(finding)}"
         if finding.snippet:
             yield f"      {finding.snippet}"
         for cell, line, function in finding.trace[-2:]:
             yield f"      {cell.strip('<>')}, line {line}, in {function}"
-    if len(wrong) > MOST_CASES:
-        yield "  - " + translate(N_("and {count} more cases"), count=len(wrong) - MOST_CASES)
+    if len(wrong) > len(shown):
+        yield "  - " + translate(N_("and {count} more cases"), count=len(wrong) - len(shown))
     if verdict.hint:
         yield "  " + translate(N_("hint: {hint}"), hint=translate(verdict.hint))
     for reason in verdict.untested:

@@ -77,7 +77,8 @@ class Transformer(nn.Module):
 
         Returns:
             The memory `(B, S, D)`: ids are embedded, multiplied by the root of D, the positional encoding (base 10000)
-            is added, then come dropout and the encoder's blocks. Rows at padding are computed like any others.
+            is added, then come dropout and the encoder's blocks, all in the dtype of the parameters: a model may be
+            float64. Rows at padding are computed like any others.
         """
         memory = self._embed(src, self.src_embedding)
         for block in self.encoder:
