@@ -259,6 +259,13 @@ class SigmoidForTanh(AdditiveAttention):
         return self.w_v(hidden).squeeze(-1)
 
 
+@exercise.wrong("The hidden layer uses tanh, not relu.")
+class ReluForTanh(AdditiveAttention):
+    def _score(self, queries, keys):
+        hidden = torch.relu(self.W_q(queries)[:, :, None] + self.W_k(keys)[:, None])
+        return self.w_v(hidden).squeeze(-1)
+
+
 @exercise.wrong("Query and key are added, then bent by tanh together: tanh of each alone leaves no interaction.")
 class TanhOfEach(AdditiveAttention):
     def _score(self, queries, keys):

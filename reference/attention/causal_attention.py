@@ -244,6 +244,22 @@ def sees_only_what_follows(q, k, v):
     return scaled_dot_product_attention(q, k, v, mask)
 
 
+@exercise.wrong("triu(1) marks the future, which is to be hidden; here it is what may be seen. Use tril, or invert it.")
+def sees_the_future_only(q, k, v):
+    queries, keys = _check(q, k, v)
+    mask = torch.arange(keys) > torch.arange(queries)[:, None] + (keys - queries)
+    return scaled_dot_product_attention(q, k, v, mask)
+
+
+@exercise.wrong(
+    "The diagonal moves to the right: tril(Lk - Lq), a positive number where there are more keys than queries."
+)
+def diagonal_moved_to_the_left(q, k, v):
+    queries, keys = _check(q, k, v)
+    mask = torch.arange(keys) <= torch.arange(queries)[:, None] - (keys - queries)
+    return scaled_dot_product_attention(q, k, v, mask)
+
+
 @exercise.wrong(
     "Whole queries are hidden in place of keys: every query that is left sees the future. Hide, for each query, the "
     "columns after its position."

@@ -238,6 +238,15 @@ def lengths_lined_up_with_queries(scores, valid_lens):
     return weights.masked_fill(hidden, 0.0)
 
 
+@exercise.wrong("The mask is upside down: the first valid_len keys count, and those behind them are hidden.")
+def hides_what_counts(scores, valid_lens):
+    hidden = _hidden(scores, valid_lens)
+    if valid_lens is not None:
+        hidden = ~hidden
+    weights = torch.softmax(scores.masked_fill(hidden, torch.finfo(scores.dtype).min), -1)
+    return weights.masked_fill(hidden, 0.0)
+
+
 @exercise.wrong("A score of 0 is not nothing: exp(0) = 1 is a full share. Hidden scores must be very low, not 0.")
 def scores_times_mask(scores, valid_lens):
     hidden = _hidden(scores, valid_lens)

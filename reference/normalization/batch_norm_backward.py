@@ -251,6 +251,14 @@ def mean_for_grad_beta(*args, **kwargs):
     return grad_X, grad_gamma, grad_beta / _count(args[1])
 
 
+@exercise.wrong(
+    "gamma and beta reach every position: their gradients are sums. Only the corrections of grad_X are means."
+)
+def means_for_both_parameters(*args, **kwargs):
+    grad_X, grad_gamma, grad_beta = _steps(*args, **kwargs)
+    return grad_X, grad_gamma / _count(args[1]), grad_beta / _count(args[1])
+
+
 @exercise.wrong("Sum over the examples, do not average: the loss already says how examples are weighted.")
 def averages_over_the_batch(*args, **kwargs):
     grad_X, grad_gamma, grad_beta = _steps(*args, **kwargs)
@@ -261,6 +269,13 @@ def averages_over_the_batch(*args, **kwargs):
 def grad_gamma_with_x(grad_out, X, gamma, **kwargs):
     grad_X, grad_gamma, grad_beta = _steps(grad_out, X, gamma, **kwargs)
     return grad_X, (grad_out * X).sum([a for a in range(X.ndim) if a != 1]), grad_beta
+
+
+@exercise.wrong("gamma scales the normalised values: grad_gamma is sum(g * X_hat), so divide by the deviation, too.")
+def grad_gamma_with_centred_x(grad_out, X, gamma, **kwargs):
+    grad_X, _, grad_beta = _steps(grad_out, X, gamma, **kwargs)
+    axes = [a for a in range(X.ndim) if a != 1]
+    return grad_X, (grad_out * (X - X.mean(axes, keepdim=True))).sum(axes), grad_beta
 
 
 @exercise.wrong("gamma's gradient does not contain gamma itself: use grad_out, not gamma * grad_out.")

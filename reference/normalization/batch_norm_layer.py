@@ -408,6 +408,14 @@ class NoneIsTheDefault(_Factor):
         return 0.1 if self.momentum is None else self.momentum
 
 
+@exercise.wrong(
+    "`momentum or 0.1` takes None and 0 for the default: None asks for a cumulative average, and 0 for no update."
+)
+class NoneAndZeroAreTheDefault(_Factor):
+    def factor(self):
+        return self.momentum or 0.1
+
+
 @exercise.wrong("`momentum or ...` takes 0 for None: ask `momentum is None`.")
 class ZeroIsNone(_Factor):
     def factor(self):
@@ -461,6 +469,12 @@ class MomentumOfTheOldValue(_Factor):
 class EpsNotUsed(BatchNorm):
     def __init__(self, num_features, eps=1e-5, momentum=0.1):
         super().__init__(num_features, 1e-5, momentum)
+
+
+@exercise.wrong("Pass eps and momentum on to batch_norm: so far the layer's arguments have no effect.")
+class OptionsNotUsed(BatchNorm):
+    def __init__(self, num_features, eps=1e-5, momentum=0.1):  # noqa: ARG002 - that is the mistake
+        super().__init__(num_features)
 
 
 @exercise.wrong("Each call in train mode adds 1 to the counter.")

@@ -214,6 +214,11 @@ def exactly_two_axes(model, weight_decay):
     return split(model.parameters(), weight_decay, lambda p: p.ndim == 2)
 
 
+@exercise.wrong("Two axes are enough: the weight of a linear layer is a matrix. Decay from ndim >= 2 on, not > 2.")
+def more_than_two_axes(model, weight_decay):
+    return split(model.parameters(), weight_decay, lambda p: p.ndim > 2)
+
+
 @exercise.wrong("A matrix with one row or one column is still a matrix: count all axes, not those longer than 1.")
 def long_axes_only(model, weight_decay):
     return split(model.parameters(), weight_decay, lambda p: p.squeeze().ndim >= 2)

@@ -174,6 +174,24 @@ def scaled_by_p(x, p, training=True, *, generator=None):
     return with_mask(x, p, training, generator, lambda x, u: (x / p).masked_fill(u < p, 0))
 
 
+@exercise.wrong("The mask is inverted: u < p is dropped, u >= p is kept.")
+def mask_inverted(x, p, training=True, *, generator=None):
+    return with_mask(x, p, training, generator, lambda x, u: (x / (1 - p)).masked_fill(u >= p, 0))
+
+
+@exercise.wrong("training=False switches dropout off: the values of x come back unchanged.")
+def training_ignored(x, p, training=True, *, generator=None):
+    return dropout(x, p, generator=generator)
+
+
+@exercise.wrong(
+    "This is the older dropout, which scales at test time. Inverted dropout scales in training, by 1 / (1 - p), and "
+    "leaves eval alone."
+)
+def scaled_at_test_time_instead(x, p, training=True, *, generator=None):
+    return not_rescaled(x, p, training, generator=generator) if training else dropout(x, p, False) * (1 - p)
+
+
 @exercise.wrong("Scaling happened in training already (inverted dropout): at test time x passes unchanged.")
 def rescaled_at_test_time(x, p, training=True, *, generator=None):
     result = dropout(x, p, training, generator=generator)
@@ -199,6 +217,15 @@ def one_coin_per_row(x, p, training=True, *, generator=None):
         return (x / (1 - p)).masked_fill(u[..., :1] < p if x.ndim else u < p, 0)
 
     return with_mask(x, p, training, generator, apply)
+
+
+@exercise.wrong("Every element tosses its own coin: draw torch.rand(x.shape), not one number per row.")
+def one_draw_per_row(x, p, training=True, *, generator=None):
+    check_inputs(x, p)
+    if not training or p in (0, 1) or x.ndim == 0:
+        return dropout(x, p, training, generator=generator)
+    u = torch.rand(*x.shape[:-1], 1, generator=generator)
+    return (x / (1 - p)).masked_fill(u < p, 0)
 
 
 @exercise.wrong("Every example of the batch draws its own mask: one mask for all drops the same features everywhere.")

@@ -183,6 +183,14 @@ def sign_lost(X, y, l1, *, lr, num_steps):
     return descend(X, y, l1, lr, num_steps, lambda w: ((w - lr * slope(X, y, w)).abs() - lr * l1).clamp(min=0))
 
 
+@exercise.wrong("Give back the sign of z, not that of w: w starts at 0, its sign is 0, and no weight ever leaves 0.")
+def sign_of_the_old_weights(X, y, l1, *, lr, num_steps):
+    def step(w):
+        return w.sign() * ((w - lr * slope(X, y, w)).abs() - lr * l1).clamp(min=0)
+
+    return descend(X, y, l1, lr, num_steps, step)
+
+
 @exercise.wrong("max(z - lr * l1, 0) drops negative weights altogether: it is |z| that is shrunk.")
 def negative_weights_cut(X, y, l1, *, lr, num_steps):
     return descend(X, y, l1, lr, num_steps, lambda w: (w - lr * slope(X, y, w) - lr * l1).clamp(min=0))

@@ -135,6 +135,13 @@ def norm_not_squared(params, *, l1=0.0, l2=0.0):
     return total_of(params, lambda w: l1 * w.abs().sum() + 0.5 * l2 * w.square().sum().sqrt())
 
 
+@exercise.wrong("The L2 term is the sum of all squares: the root over all weights together makes a norm of it again.")
+def norm_of_all(params, *, l1=0.0, l2=0.0):
+    params = list(params)
+    squares = penalty(params, l2=2.0)
+    return penalty(params, l1=l1, l2=l2) - 0.5 * l2 * squares + 0.5 * l2 * squares.sqrt()
+
+
 @exercise.wrong("A tied weight is one weight and pays one penalty: skip a tensor that you have seen (`is`, or id()).")
 def tied_twice(params, *, l1=0.0, l2=0.0):
     check_strengths(l1, l2)

@@ -336,6 +336,16 @@ def lengths_ignored(x, valid_lens, fwd, bwd):
     return bidirectional_rnn(x, None, fwd, bwd)
 
 
+@exercise.wrong(
+    "valid_lens only masks the result: the backward pass still begins in the padding, and the forward final state "
+    "comes after it."
+)
+def lengths_for_the_mask_only(x, valid_lens, fwd, bwd):
+    lens = _valid_lengths(x, valid_lens)
+    states, final = bidirectional_rnn(x, None, fwd, bwd)
+    return torch.where((torch.arange(len(x)).unsqueeze(1) < lens).unsqueeze(-1), states, 0.0), final
+
+
 @exercise.wrong("The padding of the caller's x is overwritten with zeros: make a new tensor.", caught_by="inputs")
 def padding_cleared_in_place(x, valid_lens, fwd, bwd):
     lens = _valid_lengths(x, valid_lens)

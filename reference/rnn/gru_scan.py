@@ -243,6 +243,12 @@ def hidden_bias_forgotten(x, h0, w_ih, w_hh, b_ih, b_hh):
     return scan(x, h0, w_ih, w_hh, b_ih, torch.zeros_like(b_hh))
 
 
+@exercise.wrong("Both biases are forgotten: the input part has b_ih, the hidden part b_hh.")
+def biases_forgotten(x, h0, w_ih, w_hh, b_ih, b_hh):
+    _gru_start(x, h0, w_ih, w_hh, b_ih, b_hh)
+    return scan(x, h0, w_ih, w_hh, torch.zeros_like(b_ih), torch.zeros_like(b_hh))
+
+
 @exercise.wrong(
     "Gradients must travel back through time: do not detach the state between steps.", caught_by="gradients"
 )

@@ -236,6 +236,12 @@ def pair_swapped_on_entry(x, state, w_ih, w_hh, b_ih, b_hh):
     return scan(x, None if state is None else state[::-1], w_ih, w_hh, b_ih, b_hh)
 
 
+@exercise.wrong("The state is the pair (h, c), on entry and on return; here it is (c, h) both times.")
+def pair_swapped(x, state, w_ih, w_hh, b_ih, b_hh):
+    states, (h, c) = pair_swapped_on_entry(x, state, w_ih, w_hh, b_ih, b_hh)
+    return states, (c, h)
+
+
 @exercise.wrong("The candidate may be negative: tanh on g, not sigmoid.")
 def sigmoid_on_the_candidate(x, state, w_ih, w_hh, b_ih, b_hh):
     return scan(x, state, w_ih, w_hh, b_ih, b_hh, candidate=torch.sigmoid)
@@ -295,6 +301,14 @@ def sigmoid_by_hand(x, state, w_ih, w_hh, b_ih, b_hh):
 @exercise.wrong("The cell carries the gradient over long spans: do not detach it.", caught_by="gradients")
 def cell_detached(x, state, w_ih, w_hh, b_ih, b_hh):
     return scan(x, state, w_ih, w_hh, b_ih, b_hh, each=lambda h, c: (h, c.detach()))
+
+
+@exercise.wrong(
+    "Gradients must travel back through time, through h and through c: do not detach them between steps.",
+    caught_by="gradients",
+)
+def state_detached(x, state, w_ih, w_hh, b_ih, b_hh):
+    return scan(x, state, w_ih, w_hh, b_ih, b_hh, each=lambda h, c: (h.detach(), c.detach()))
 
 
 @exercise.wrong("Gradients travel through h, too: do not detach it between steps.", caught_by="gradients")

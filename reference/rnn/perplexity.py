@@ -235,6 +235,15 @@ def softmax_over_dimension_1(logits, targets, ignore_index=-100):
     return (-chosen[keep].mean()).exp()
 
 
+@exercise.wrong("The softmax runs over the tokens here: it belongs to the last dimension, the vocabulary.")
+def softmax_over_tokens(logits, targets, ignore_index=-100):
+    _check_targets(logits, targets, ignore_index)
+    rows, flat = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)
+    keep = flat != ignore_index
+    chosen = rows.log_softmax(0)[keep].gather(-1, flat[keep].unsqueeze(-1))
+    return (-chosen.mean()).exp()
+
+
 @exercise.wrong("The value to ignore is an argument; -100 is only its default.")
 def always_minus_100(logits, targets, ignore_index=-100):
     _check_targets(logits, targets, ignore_index)

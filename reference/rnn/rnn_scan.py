@@ -202,6 +202,23 @@ def old_state_stored(x, h0, w_ih, w_hh, b):
     return finish(states, projected, h)
 
 
+@exercise.wrong("Every step starts from h0: hand the new state on, or the layer remembers nothing.")
+def state_not_carried(x, h0, w_ih, w_hh, b):
+    h, projected = start(x, h0, w_ih, w_hh, b)
+    states = [torch.tanh(step + h @ w_hh.T) for step in projected]
+    return finish(states, projected, states[-1] if states else h)
+
+
+@exercise.wrong("The layer squashes with tanh, into (-1, 1), not with the sigmoid.")
+def sigmoid_for_tanh(x, h0, w_ih, w_hh, b):
+    h, projected = start(x, h0, w_ih, w_hh, b)
+    states = []
+    for step in projected:
+        h = torch.sigmoid(step + h @ w_hh.T)
+        states.append(h)
+    return finish(states, projected, h)
+
+
 @exercise.wrong("Dimension 0 is time: loop over x[t], a (B, D) slice of all sequences at once.", caught_by="runs")
 def batch_first(x, h0, w_ih, w_hh, b):
     _rnn_start(x, h0, w_ih, w_hh, b)

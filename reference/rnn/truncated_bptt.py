@@ -302,6 +302,11 @@ def state_reset(cell, step_loss, x, y, h0, chunk):
     return walk(cell, step_loss, x, y, h0, chunk, cut=lambda h, t: torch.zeros_like(h) if t else h.detach())
 
 
+@exercise.wrong("Cut the gradient, keep the memory: a chunk starts from the last state, detached, not from h0 again.")
+def restarted_from_h0(cell, step_loss, x, y, h0, chunk):
+    return walk(cell, step_loss, x, y, h0, chunk, cut=lambda _, t: h0.detach())  # noqa: ARG005 - each start alike
+
+
 @exercise.wrong("The mean over each chunk makes the steps of a short last chunk weigh more. Divide sums by T.")
 def mean_of_each_chunk(cell, step_loss, x, y, h0, chunk):
     chunks = -(-len(x) // max(chunk, 1))

@@ -200,6 +200,14 @@ def state_thrown_away(step_fn, state, prefix, num_preds):
     return generate(lambda ids, _: step_fn(ids, state), state, prefix, num_preds)
 
 
+@exercise.wrong(
+    "The model has read the last token of the prefix only: feed it all the tokens before, to warm up the state."
+)
+def not_warmed_up(step_fn, state, prefix, num_preds):
+    checked(prefix, num_preds)
+    return [*prefix[:-1], *warmup_generate(step_fn, state, list(prefix[-1:]), num_preds)]
+
+
 @exercise.wrong("The state already contains what was read: feed only the newest token, not the history again.")
 def history_fed_again(step_fn, state, prefix, num_preds):
     checked(prefix, num_preds)

@@ -138,6 +138,13 @@ class NormalisesTheBranch(AddNorm):
         return x + self.ln(self.dropout(y))
 
 
+@exercise.wrong("LayerNorm acts on the sum: LN(x + y), not LN(x) + y.")
+class NormalisesTheShortcut(AddNorm):
+    def forward(self, x, y):
+        _same(x, y)
+        return self.ln(x) + self.dropout(y)
+
+
 @exercise.wrong("Dropout belongs to the sublayer's output y: the shortcut x stays clean.")
 class DropoutOnTheShortcut(AddNorm):
     def forward(self, x, y):

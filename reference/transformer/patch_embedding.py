@@ -217,6 +217,13 @@ class WidthFirst(_Base):
         self.patch = self.patch[::-1]
 
 
+@exercise.wrong("Pairs are (height, width): read the height first, of the image and of the patch.", caught_by="runs")
+class WidthFirstThroughout(_Base):
+    def __init__(self, img_size, patch_size, in_channels, embed_dim):
+        sizes = [size if isinstance(size, int) else size[::-1] for size in (img_size, patch_size)]
+        super().__init__(*sizes, in_channels, embed_dim)
+
+
 @exercise.wrong("A remainder is not cut off silently: raise ValueError in the constructor.", caught_by="errors")
 class CropsTheRest(PatchEmbedding):
     def __init__(self, img_size, patch_size, in_channels, embed_dim):
