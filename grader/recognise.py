@@ -82,8 +82,10 @@ def best_match(pack: Pack, seen: Sequence[Observation], report: Report, wrongs: 
         same = next((wrong for wrong in wrongs if does_the_same(pack, wrong, seen, report)), None)
         return same or cost_match(pack, report, wrongs)
     plain = [n for n in own if pack.planned[n].case.raises is None]
-    if not plain and (costly := cost_match(pack, report, wrongs)) is not None:
-        return costly
+    if not plain:
+        unchecked = closest(pack, seen, report, wrongs, own)
+        exact = unchecked is not None and does_the_same(pack, unchecked, seen, report)
+        return unchecked if exact else cost_match(pack, report, wrongs) or unchecked
     answered = [n for n in plain if seen[n].raised is None]
     if len(answered) < FAIR * len(plain):
         answered = []
