@@ -56,9 +56,7 @@ def check(
     from grader.grade import Options
     from grader.learner import check_file, remember
     from grader.record import SEED
-    from grader.render.messages import translate
-    from grader.render.text import number, text, totals
-    from grader.verdict import N_
+    from grader.render.text import points_of, text, totals
 
     path, unit_name, wanted = resolve(target, unit, exercise)
     options = Options(SEED if seed is None else seed, hidden, wanted, chosen_device(device))
@@ -66,9 +64,7 @@ def check(
     for verdict in verdicts:
         console.print(escape(text(verdict)), soft_wrap=True)
     points, most = totals(verdicts)
-    console.print(
-        f"{translate(N_('{points} of {most} points'), points=number(points), most=most)} ({path})", soft_wrap=True
-    )
+    console.print(f"{points_of(points, most)} ({path})", soft_wrap=True)
     remember(unit_name, verdicts)
     raise typer.Exit(OK if all(v.passed for v in verdicts) else FAILED)
 

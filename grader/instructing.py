@@ -15,6 +15,8 @@ from grader.pools import begin
 
 instructor = typer.Typer()
 
+Workers = Annotated[int, typer.Option("--workers", help="Workers at a time; as many as cores by default.")]
+
 
 @instructor.command()
 def grade(
@@ -23,7 +25,7 @@ def grade(
     unit: UnitName = None,
     exercise: ExerciseName = None,
     seed: Seed = None,
-    workers: Annotated[int, typer.Option("--workers", help="Workers at a time; as many as cores by default.")] = 0,
+    workers: Workers = 0,
     isolation: Level = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on after an interrupted run.")] = False,
     scheduler: Annotated[str | None, typer.Option("--scheduler", help="A dask scheduler, tcp://host:port.")] = None,
@@ -74,7 +76,7 @@ def regrade(
     out: Annotated[Path, typer.Option("--out", help="The folder with the earlier results.")],
     unit: UnitName = None,
     seed: Seed = None,
-    workers: Annotated[int, typer.Option("--workers")] = 0,
+    workers: Workers = 0,
     isolation: Level = "auto",
 ) -> None:
     """Grade again (after a mended exercise, say) and show whose points changed."""

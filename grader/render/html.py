@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from grader.render.messages import translate
-from grader.render.text import STATUS, by_case, case_name, most_telling, number, what_is_wrong
+from grader.render.text import STATUS, by_case, case_name, hint_line, most_telling, points_of, what_is_wrong
 from grader.verdict import ERROR, FAILED, N_, PARTLY, PASSED, Verdict
 
 COLOURS = {PASSED: "#1a7f37", PARTLY: "#9a6700", FAILED: "#cf222e", ERROR: "#cf222e"}
@@ -58,10 +58,10 @@ def html(verdict: Verdict) -> str:
         verdict=verdict,
         colour=COLOURS.get(verdict.status, "#57606a"),
         status=translate(STATUS[verdict.status]),
-        points=translate(N_("{points} of {most} points"), points=number(verdict.points), most=verdict.max_points),
+        points=points_of(verdict.points, verdict.max_points),
         rows=rows,
         more=translate(N_("and {count} more cases"), count=left) if left > 0 else "",
-        hint=translate(N_("hint: {hint}"), hint=translate(verdict.hint)) if verdict.hint else "",
+        hint=hint_line(verdict),
         notes=notes,
     )
     return rendered.strip()

@@ -38,8 +38,17 @@ def number(points: float) -> str:
 def headline(verdict: Verdict) -> str:
     """Say name, status and points in one line."""
     status = translate(STATUS[verdict.status])
-    points = translate(N_("{points} of {most} points"), points=number(verdict.points), most=verdict.max_points)
-    return f"{verdict.name}: {status}, {points}"
+    return f"{verdict.name}: {status}, {points_of(verdict.points, verdict.max_points)}"
+
+
+def points_of(points: float, most: int) -> str:
+    """Say points with how many there are."""
+    return translate(N_("{points} of {most} points"), points=number(points), most=most)
+
+
+def hint_line(verdict: Verdict) -> str:
+    """Say the hint of a verdict, if it has one."""
+    return translate(N_("hint: {hint}"), hint=translate(verdict.hint)) if verdict.hint else ""
 
 
 def by_case(verdict: Verdict) -> list[Finding]:
@@ -97,7 +106,7 @@ def lines(verdict: Verdict) -> Iterator[str]:
     if len(wrong) > len(shown):
         yield "  - " + translate(N_("and {count} more cases"), count=len(wrong) - len(shown))
     if verdict.hint:
-        yield "  " + translate(N_("hint: {hint}"), hint=translate(verdict.hint))
+        yield f"  {hint_line(verdict)}"
     for reason in verdict.untested:
         yield f"  ({translate(reason)})"
     if verdict.passed and verdict.hidden_left:

@@ -263,22 +263,18 @@ class CutAcrossPositions(MultiHeadAttention):
         return x.reshape(x.shape[0], self.num_heads, x.shape[1], -1)
 
 
-@exercise.wrong(
-    "A plain reshape cuts the sequence and joins it again, not the features: split the last axis into (H, dh), then "
-    "swap axes 1 and 2, and swap them back before merging."
-)
-class CutAndMergedAcrossPositions(MultiHeadAttention):
-    def _split(self, x):
-        return x.reshape(x.shape[0], self.num_heads, x.shape[1], -1)
-
-    def _merge(self, x):
-        return x.reshape(x.shape[0], x.shape[2], -1)
-
-
 @exercise.wrong("The heads must be swapped back before merging: (B, H, L, dh) -> (B, L, H, dh) -> (B, L, D).")
 class MergedWithoutSwap(MultiHeadAttention):
     def _merge(self, x):
         return x.reshape(x.shape[0], x.shape[2], -1)
+
+
+@exercise.wrong(
+    "A plain reshape cuts the sequence and joins it again, not the features: split the last axis into (H, dh), then "
+    "swap axes 1 and 2, and swap them back before merging."
+)
+class CutAndMergedAcrossPositions(CutAcrossPositions, MergedWithoutSwap):
+    """Both at a time, which runs without a complaint."""
 
 
 @exercise.wrong("After transpose the memory is no longer contiguous and view fails: use reshape or flatten.")
