@@ -21,6 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from grader import check, data, hint, profile, provided, reproduce
+
+torch.set_num_threads(1)  # for small tensors one is nearly as fast as many, and never waits for another
 """
 
 

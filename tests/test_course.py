@@ -2,6 +2,7 @@
 
 import nbformat
 import pytest
+import torch
 from helpers import ROOT
 from nbclient import NotebookClient
 
@@ -74,6 +75,20 @@ def test_the_lesson_runs_with_the_solutions(unit):
     assert any("image/png" in output.get("data", {}) for output in shown), "a lesson has pictures"
     noise = [output.text for output in shown if output.output_type == "stream" and output.name == "stderr"]
     assert noise == []
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_lesson_uses_one_thread(unit):
+    """On a busy machine, threads that wait for one another made a cell of four seconds one of four minutes."""
+    cells = nbformat.read(notebook("assignments", unit), 4).cells
+    (setup,) = (c.source for c in cells if c.metadata.get("nbgrader", {}).get("grade_id") == "setup")
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        exec(setup, {})
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_check_cells_of_a_solution_give_full_points():
