@@ -11,14 +11,15 @@ from typing import Any
 
 import torch
 
+from grader.answers import signature, wrong_answers
 from grader.course import Course, CourseError, Unit, solution_source
 from grader.exercise import Candidate, Exercise
 from grader.grade import meet
 from grader.judge import judge
 from grader.laps import Laps
+from grader.likeness import alike
 from grader.pack import Pack
 from grader.parsing import parse
-from grader.recognise import alike, signature, wrong_answers
 from grader.record import SEED, record, run_all
 from grader.render.messages import sentence
 from grader.slicing import Program

@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-import re
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
 
-import torch
-from torch import Tensor
-
+from grader.answers import answer, answers_of, failing_calls, fails, signature
 from grader.assess import Report, assess
-from grader.calls import Observation, Raised
-from grader.compare import strange_places
+from grader.calls import Observation
 from grader.exercise import Wrong
-from grader.observe import observe
+from grader.likeness import alike
 from grader.pack import LONG, Pack
-from grader.tolerance import difference
-from grader.trees import leaves
 
-ALIKE = {torch.float64: 1e-6, torch.float32: 1e-3}
 HALF = 0.499
 FAIR = 0.25
 """The few calls that return something where most raise say nothing about why those do."""
 TRIES = 6
 """So many calls, spread over those that fail, are tried first: which does the same on none of them is out."""
-BEHAVIOUR = frozenset("runs type structure shape dtype finite values errors gradients inputs".split())
-"""Checks of what a candidate does, as against what it costs or calls."""
-
-NUMBERS = re.compile(r"[\d.,x -]+")
-
 COSTS = frozenset(["cost", "growth"])
-
-Answers = tuple[Wrong, list[Observation], Report]
-
-_RUNNING = threading.Lock()
-"""Candidates change process-wide settings while they run: one at a time."""
 
 
 def recognise(pack: Pack, seen: Sequence[Observation], report: Report) -> Wrong | None:
@@ -166,97 +147,3 @@ def does_the_same(pack: Pack, wrong: Wrong, seen: Sequence[Observation], report:
     """Whether a wrong answer fails the same checks on the same cases, with the same results everywhere."""
     _, its, its_report = answers_of(pack, wrong)
     return signature(its_report) == signature(report) and all(alike(a, b) for a, b in zip(its, seen, strict=False))
-
-
-def failing_calls(pack: Pack, report: Report) -> list[int]:
-    """Return the calls on which a candidate behaves wrongly."""
-    found = {(f.case, f.facts.get("variant")) for f in report.findings if f.check in BEHAVIOUR}
-    return [n for n, p in enumerate(pack.planned) if (p.case.name, p.variant) in found]
-
-
-def signature(report: Report) -> frozenset[tuple[str, str]]:
-    """Return which checks fail on which cases."""
-    return frozenset((f.check, f.case) for f in report.findings)
-
-
-@lru_cache(maxsize=65_536)
-def _answer(pack: Pack, wrong: Wrong, number: int, watched: bool) -> Observation:
-    call = pack.calls()[number]
-    return observe(wrong.candidate, call if watched else replace(call, watched=False))
-
-
-def answer(pack: Pack, wrong: Wrong, number: int, *, watched: bool = True) -> Observation:
-    """Make one call of a pack with a declared wrong answer, once; only a watched one says what it costs and calls."""
-    with _RUNNING:
-        return _answer(pack, wrong, number, watched)
-
-
-@lru_cache(maxsize=65_536)
-def fails(pack: Pack, wrong: Wrong, number: int) -> bool:
-    """Whether a wrong answer behaves wrongly on one of a pack's cases."""
-    alone = replace(pack, planned=(pack.planned[number],), growths=(), speed=None)
-    return bool(failing_calls(alone, assess(alone, [answer(pack, wrong, number, watched=False)])))
-
-
-@lru_cache(maxsize=4096)
-def answers_of(pack: Pack, wrong: Wrong) -> Answers:
-    """Make all calls of a pack with a declared wrong answer, once."""
-    seen = [answer(pack, wrong, number) for number in range(len(pack.calls()))]
-    return wrong, seen, assess(pack, seen)
-
-
-def wrong_answers(pack: Pack) -> tuple[Answers, ...]:
-    """Make all calls of a pack with every declared wrong answer, once."""
-    return tuple(answers_of(pack, wrong) for wrong in pack.exercise.wrongs)
-
-
-def alike(a: Observation, b: Observation) -> bool:
-    """Whether two candidates did the same on a call: same exception, or nearly the same results and gradients."""
-    if a.crash or b.crash:
-        return a.crash == b.crash
-    if a.raised is not None or b.raised is not None:
-        return a.raised is not None and b.raised is not None and raised_alike(a.raised, b.raised)
-    return (
-        same(a.outputs, b.outputs)
-        and same(dict(a.after), dict(b.after))
-        and same(dict(a.gradients), dict(b.gradients))
-        and a.changed == b.changed
-    )
-
-
-def raised_alike(a: Raised, b: Raised) -> bool:
-    """Whether two exceptions are the same: of one kind and, but for its numbers, with one text.
-
-    A ValueError's text is whatever its author wrote; one about a state dict begins with the class's name.
-    """
-    if a.name != b.name or (a.stage == "state") != (b.stage == "state"):
-        return False
-    if a.stage == "state":
-        return a.text.partition("\n")[2] == b.text.partition("\n")[2]
-    return a.name == "ValueError" or NUMBERS.sub("", a.text) == NUMBERS.sub("", b.text)
-
-
-def same(a: Any, b: Any) -> bool:
-    """Whether two pieces of plain data are nearly equal."""
-    left, right = list(leaves(a)), list(leaves(b))
-    return len(left) == len(right) and all(
-        p == q and same_leaf(x, y) for (p, x), (q, y) in zip(left, right, strict=True)
-    )
-
-
-def same_leaf(a: Any, b: Any) -> bool:
-    """Whether two leaves are nearly equal; nan equals nan."""
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        if a.shape != b.shape or a.dtype != b.dtype:
-            return False
-        if not a.is_floating_point():
-            return torch.equal(a, b)
-        if strange_places(a, b) is not None:
-            return False
-        error = difference(a, b)
-        return error.max <= ALIKE.get(a.dtype, 3e-2)
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, float):
-        return bool(a == b or (a != a and b != b) or abs(a - b) <= 1e-6 * max(abs(a), abs(b)))
-    return bool(a == b)

@@ -4,13 +4,15 @@ import pytest
 import torch
 
 from grader import Case, Cost, Exercise
+from grader.answers import wrong_answers
 from grader.calls import Observation, Raised
 from grader.compare import value_finding
 from grader.course import CourseError
 from grader.judge import judge
+from grader.likeness import alike
 from grader.pack import Pack
 from grader.reading import Use
-from grader.recognise import TRIES, alike, wrong_answers
+from grader.recognise import TRIES
 from grader.record import record, run_all
 from grader.render.messages import sentence
 from grader.tolerance import Error
