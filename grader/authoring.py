@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,16 +16,25 @@ author = typer.Typer()
 def build_command(
     unit: UnitName = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if a notebook is stale.")] = False,
+    language: Annotated[str, typer.Option("--language", help="The notebooks' language: en or zh.")] = "en",
+    into: Annotated[Path | None, typer.Option("--into", help="The folder; by default that of the course.")] = None,
 ) -> None:
     """Make solutions/ and assignments/ from reference/."""
     from grader.build import build, stale
     from grader.course import load_course
+    from grader.render.messages import LANGUAGES
 
     course = load_course()
+    if language not in LANGUAGES:
+        raise typer.BadParameter(f"no such language: {language!r}; there are {', '.join(LANGUAGES)}")
+    if check and (into is not None or language != "en"):
+        raise typer.BadParameter("--check is about the English notebooks of the course: without --into and --language")
+    if language != "en" and (into is None or into.resolve() == course.root):
+        raise typer.BadParameter("the notebooks of the course are in English; name another folder with --into")
     units = [unit] if unit else list(course.unit_names)
     if not check:
-        for path in build(course, units, course.root):
-            console.print(str(path.relative_to(course.root)), soft_wrap=True)
+        for path in build(course, units, into or course.root, language):
+            console.print(str(path if into else path.relative_to(course.root)), soft_wrap=True)
         return
     old = stale(course, units)
     for name in old:
@@ -40,7 +50,7 @@ def translate_command(
     unit: UnitName = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if a catalogue is stale.")] = False,
 ) -> None:
-    """Bring a language's catalogues of hints up to date, compile them, and list what is not translated yet."""
+    """Bring a language's catalogues up to date, compile them, and list what is not translated yet."""
     from grader.catalogue import missing, stale
     from grader.course import load_course
 

@@ -1,7 +1,8 @@
 """reference/ -> solutions/ -> assignments/: the notebooks that instructors and learners open.
 
 `reference/<unit>/lesson.md` is Markdown whose ```python fences become code cells; a line `<!-- exercise: NAME -->`
-marks where an exercise stands. Everything is deterministic: the same sources give the same bytes.
+marks where an exercise stands. Everything is deterministic: the same sources give the same bytes. In another language
+the words come from the unit's catalogue; code, cells and points stay the same, so that one course grades them all.
 """
 
 from __future__ import annotations
@@ -19,22 +20,27 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from grader.course import Course, CourseError, Unit
 from grader.exercise import LEVELS, Exercise
 from grader.preamble import setup
-from grader.render.budget import budget, listed
+from grader.render.budget import AND, budget, listed
+from grader.render.messages import language, speaking, translate
 from grader.stubs import solution_cell
+from grader.verdict import N_
+from grader.wording import translated, with_docstrings
 
 MARKER = re.compile(r"^<!-- exercise: (\w+) -->$", re.MULTILINE)
 SECTION = re.compile(r"^(?=## )", re.MULTILINE)
+SPEAK = 'os.environ.setdefault("GRADER_LANG", "{language}")'
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
-def build(course: Course, units: Sequence[str], into: Path) -> list[Path]:
-    """Write solution and assignment notebooks of some units below `into`; returns the files."""
+def build(course: Course, units: Sequence[str], into: Path, language: str = "en") -> list[Path]:
+    """Write solution and assignment notebooks of some units, in a language, below `into`; returns the files."""
     written = []
     for name in units:
-        unit = course.unit(name)
+        with speaking(language):
+            notebook = solution_notebook(course, course.unit(name))
         solution = into / "solutions" / name / f"{name}.ipynb"
         solution.parent.mkdir(parents=True, exist_ok=True)
-        solution.write_text(nbformat.writes(solution_notebook(course, unit)) + "\n", encoding="utf-8")
+        solution.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
         written.append(solution)
     for name, text in released(into / "solutions", units).items():
         release = into / "assignments" / name / f"{name}.ipynb"
@@ -73,13 +79,19 @@ def solution_notebook(course: Course, unit: Unit) -> nbformat.NotebookNode:
     if placed != [e.id for e in unit.exercises]:
         raise CourseError(f"{lesson} must mark every exercise once, in the order of EXERCISES; it marks {placed}")
     first = next((i for i, c in enumerate(cells) if c["cell_type"] == "markdown"), -1) + 1
-    cells.insert(first, new_code_cell(setup(course, unit), metadata={"nbgrader": marks("setup", locked=True)}))
+    cells.insert(first, new_code_cell(opening(course, unit), metadata={"nbgrader": marks("setup", locked=True)}))
     for number, cell in enumerate(cells):
         grade_id = cell["metadata"].get("nbgrader", {}).get("grade_id")
         cell["id"] = f"{unit.name}-{grade_id or number}".replace("_", "-")[:64]
     notebook = new_notebook(cells=cells, metadata={"kernelspec": KERNEL, "language_info": {"name": "python"}})
     nbformat.validate(notebook)
     return notebook
+
+
+def opening(course: Course, unit: Unit) -> str:
+    """Return the setup cell of a notebook: one in another language makes the grader speak it too."""
+    usual = setup(course, unit)
+    return usual if language() == "en" else f"import os\n{usual}\n\n{SPEAK.format(language=language())}"
 
 
 def lesson_cells(text: str) -> Iterator[Any]:
@@ -94,7 +106,7 @@ def lesson_cells(text: str) -> Iterator[Any]:
             if number % 2:
                 yield part
             else:
-                yield from (new_markdown_cell(text.strip()) for text in SECTION.split(part) if text.strip())
+                yield from (new_markdown_cell(translated(text.strip())) for text in SECTION.split(part) if text.strip())
 
 
 def marks(
@@ -114,7 +126,10 @@ def exercise_cells(unit: Unit, exercise: Exercise) -> list[Any]:
     check = f"check({name})\n### BEGIN HIDDEN TESTS\ncheck({name}, hidden=True)\n### END HIDDEN TESTS"
     return [
         new_markdown_cell(heading(unit, exercise)),
-        new_code_cell(solution_cell(exercise), metadata={"nbgrader": marks(exercise.id, solution=True)}),
+        new_code_cell(
+            with_docstrings(solution_cell(exercise), translated),
+            metadata={"nbgrader": marks(exercise.id, solution=True)},
+        ),
         new_code_cell(
             check, metadata={"nbgrader": marks(f"check_{exercise.id}", grade=True, locked=True, points=exercise.points)}
         ),
@@ -123,19 +138,23 @@ def exercise_cells(unit: Unit, exercise: Exercise) -> list[Any]:
 
 def heading(unit: Unit, exercise: Exercise) -> str:
     """Introduce an exercise: name, difficulty, points, what it may build on, and how to get hints."""
+    title = N_("Exercise {number}: `{name}` ({level}, {points} points)")
+    if exercise.extra:
+        title = N_("Exercise {number}: `{name}` ({level}, {points} points, extra)")
     number = [e.id for e in unit.exercises].index(exercise.id) + 1
-    extra = ", extra" if exercise.extra else ""
-    lines = [f"### Exercise {number}: `{exercise.name}` ({LEVELS[exercise.points]}, {exercise.points} points{extra})"]
+    level = translate(LEVELS[exercise.points])
+    lines = ["### " + translate(title, number=number, name=exercise.name, level=level, points=exercise.points)]
     if exercise.uses:
-        used = listed([f"`{name}`" for name in exercise.uses], "and")
-        stand = "it" if len(exercise.uses) == 1 else "them"
-        lines.append(f"You may call {used} from before: when this is checked, the reference stands in for {stand}.")
+        said = N_("You may call {names} from before: when this is checked, the reference stands in for them.")
+        if len(exercise.uses) == 1:
+            said = N_("You may call {names} from before: when this is checked, the reference stands in for it.")
+        lines.append(translate(said, names=listed([f"`{name}`" for name in exercise.uses], AND)))
     if exercise.forbid:
-        words = listed([f"`{word}`" for word in exercise.forbid], "and")
-        lines.append(f"Write it yourself. What torch has of these names, also as a method, may not be called: {words}.")
+        said = N_("Write it yourself. What torch has of these names, also as a method, may not be called: {names}.")
+        lines.append(translate(said, names=listed([f"`{word}`" for word in exercise.forbid], AND)))
     if found := budget(exercise):
         lines.append(found)
-    lines.append(f"Stuck? `hint({exercise.name})` gives one more hint each time.")
+    lines.append(translate(N_("Stuck? `hint({name})` gives one more hint each time."), name=exercise.name))
     return "\n\n".join(lines)
 
 

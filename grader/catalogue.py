@@ -11,7 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grader.build import lesson_cells
 from grader.course import Course, CourseError, Unit
+from grader.stubs import stub
+from grader.wording import blocks, docstrings
 
 if TYPE_CHECKING:
     from babel.messages import Catalog
@@ -21,11 +24,20 @@ LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 WIDTH = 120
 
 
-def hints(unit: Unit) -> Iterator[tuple[str, str]]:
-    """Yield (text, where it is said) of all hints of a unit."""
+def texts(unit: Unit) -> Iterator[tuple[str, str]]:
+    """Yield (text, where it is said) of all texts of a unit: hints, what grows, lesson and contracts."""
     for exercise in unit.exercises:
         yield from ((text, f"{exercise.id}, hint {number}") for number, text in enumerate(exercise.hints, 1))
         yield from ((wrong.hint, f"{exercise.id}, {wrong.name}") for wrong in exercise.wrongs)
+        yield from ((growth.axis, f"{exercise.id}, what grows") for growth in exercise.growths)
+    section = ""
+    for cell in lesson_cells((unit.folder / "lesson.md").read_text(encoding="utf-8")):
+        if not isinstance(cell, str) and cell.cell_type == "markdown":
+            section = cell.source.partition("\n")[0].strip("# ") if cell.source.startswith("#") else section
+            yield from ((block, f"lesson: {section}") for block in blocks(cell.source))
+    for exercise in unit.exercises:
+        for contract in docstrings(stub(exercise)):
+            yield from ((block, f"{exercise.id}, contract") for block in blocks(contract))
 
 
 def catalogue(path: Path, unit: Unit, language: str) -> Catalog:
@@ -37,9 +49,9 @@ def catalogue(path: Path, unit: Unit, language: str) -> Catalog:
     from babel.messages.pofile import read_po
 
     wanted = Catalog(creation_date=LONG_AGO)
-    for text, where in hints(unit):
+    for text, where in texts(unit):
         wanted.add(text, auto_comments=[where])
-    found = Catalog(language, header_comment=f"# The hints of {unit.name}.", project="torch-dojo",
+    found = Catalog(language, header_comment=f"# The texts of {unit.name}.", project="torch-dojo",
                     creation_date=LONG_AGO, revision_date=LONG_AGO, fuzzy=False)  # fmt: skip
     if path.exists():
         with path.open("rb") as file:

@@ -11,11 +11,12 @@ from torch import nn
 
 from grader.case import Case, Cost
 from grader.draw import Draw
+from grader.verdict import N_
 
 Candidate = Callable[..., Any]
 """A function, an `nn.Module` class or another class: the solution, the truth, a wrong answer, the learner's own."""
 
-LEVELS = {5: "easy", 8: "medium", 12: "hard", 20: "hard"}
+LEVELS = {5: N_("easy"), 8: N_("medium"), 12: N_("hard"), 20: N_("hard")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from grader.render.messages import hint_text
 from grader.stubs import stub
 from grader.subject import Worker
 from grader.verdict import Verdict
+from grader.wording import translated, with_docstrings
 
 STATE = ".grader"
 
@@ -111,7 +112,7 @@ def reset_exercise(exercise: Exercise, path: Path) -> Path:
         raise submission.SubmissionError(f"{path} has no cell for {exercise.name}")
     backup = path.with_name(f"{path.stem}.{time.strftime('%Y%m%d-%H%M%S')}.backup{path.suffix}")
     shutil.copy2(path, backup)
-    cells[0].source = stub(exercise)
+    cells[0].source = with_docstrings(stub(exercise), translated)
     for other in cells[1:]:
         other.source = ""
     path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The course's hints in Chinese: none is missing, code stays code, and a text that changes is not said in old words."""
+"""The course in Chinese: no text is missing, code stays code, and a text that changes is not said in old words."""
 
 import io
 import os
@@ -12,7 +12,7 @@ import pytest
 from babel.messages.pofile import read_po, write_po
 from helpers import ROOT
 
-from grader.catalogue import catalogue, entries, hints, missing, place, spoken, stale
+from grader.catalogue import catalogue, entries, missing, place, spoken, stale, texts
 from grader.course import Course, load_course
 from grader.render import messages
 from grader.render.results import row
@@ -21,18 +21,26 @@ from grader.verdict import Verdict
 
 COURSE = load_course(ROOT)
 CODE = re.compile(r"`[^`]+`|[A-Za-z]\w*(?:\.\w+)+|[A-Za-z]+_\w+")
+FORMULA = re.compile(r"\$\$.+?\$\$|\$.+?\$", re.DOTALL)
 
 
 @pytest.mark.parametrize("unit", COURSE.unit_names)
-def test_every_hint_is_translated_and_the_catalogue_is_fresh(unit):
+def test_every_text_is_translated_and_the_catalogue_is_fresh(unit):
     assert list(stale(COURSE, [unit], "zh")) == [], "run: grader translate zh"
     assert list(missing(COURSE, [unit], "zh")) == []
     with place(COURSE, unit, "zh").open("rb") as file:
         found = spoken(read_po(file))
-    for english, where in hints(COURSE.unit(unit)):
+    for english, where in texts(COURSE.unit(unit)):
         chinese = found[english]
         assert re.search(r"[\u4e00-\u9fff]|[。；]", chinese) or chinese == english, where
-        assert [code for code in CODE.findall(english) if code.rstrip(".") not in chinese] == [], where
+        words = FORMULA.sub("", english)
+        assert [code for code in CODE.findall(words) if code.rstrip(".") not in chinese] == [], where
+        assert formulas(chinese) == formulas(english), where
+
+
+def formulas(text):
+    """Return the formulas of a text, without the words and the blanks in them."""
+    return sorted(re.sub(r"\\text\{[^}]*\}|\s", "", formula) for formula in FORMULA.findall(text))
 
 
 def test_hints_follow_the_language(monkeypatch):
@@ -55,7 +63,7 @@ def test_a_text_that_changes_is_marked_and_not_used(tmp_path, monkeypatch):
     monkeypatch.setattr(Course, "locales", tmp_path / "locale")
     path = place(COURSE, "regularization", "zh")
     unit = COURSE.unit("regularization")
-    english, where = next(hints(unit))
+    english, where = next(texts(unit))
     known = catalogue(path, unit, "zh")
     known.add(english.replace("sums", "totals"), "旧的说法")
     known.delete(english)

@@ -21,6 +21,7 @@ UNITS = COURSE.unit_names
 EXERCISES = [(unit, e.id) for unit in UNITS for e in COURSE.unit(unit).exercises]
 
 
+@pytest.mark.timeout(1000)
 @pytest.mark.parametrize("unit, exercise", EXERCISES, ids=[f"{u}/{e}" for u, e in EXERCISES])
 def test_the_audit_is_clean(unit, exercise):
     found = COURSE.unit(unit)

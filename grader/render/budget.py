@@ -6,47 +6,55 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from grader.exercise import Exercise
+from grader.render.messages import translate
+from grader.verdict import N_
 
 COUNTS = {
-    "ops": "{} operations (views are free)",
-    "matmuls": "{} matrix products",
-    "maxel": "as many elements as {} in the largest tensor made inside",
-    "peak": "{} of new memory at a time",
-    "saved": "{} kept for the backward pass",
-    "moved": "{} read and written",
-    "flops": "{} floating-point operations",
+    "ops": N_("at most {amount} operations (views are free)"),
+    "matmuls": N_("at most {amount} matrix products"),
+    "maxel": N_("at most as many elements as {amount} in the largest tensor made inside"),
+    "peak": N_("at most {amount} of new memory at a time"),
+    "saved": N_("at most {amount} kept for the backward pass"),
+    "moved": N_("at most {amount} read and written"),
+    "flops": N_("at most {amount} floating-point operations"),
+    "syncs": N_("values are at most {amount} time(s) read back to Python {ways}"),
 }
 BYTES = ("peak", "saved", "moved")
+READ_BACK = N_("(`item()`, `tolist()`, `if tensor`, a boolean mask as index)")
 GROWING = {
-    "matmuls": "the number of matrix products",
-    "maxel": "the largest tensor made inside",
-    "peak": "new memory",
-    "saved": "memory kept for the backward pass",
-    "moved": "memory traffic",
-    "syncs": "the number of values read back to Python",
-    "flops": "floating-point work",
-    "ops": "the number of operations",
+    "matmuls": N_("the number of matrix products"),
+    "maxel": N_("the largest tensor made inside"),
+    "peak": N_("new memory"),
+    "saved": N_("memory kept for the backward pass"),
+    "moved": N_("memory traffic"),
+    "syncs": N_("the number of values read back to Python"),
+    "flops": N_("floating-point work"),
+    "ops": N_("the number of operations"),
 }
+AND, OR = N_("{some} and {last}"), N_("{some} or {last}")
 
 
 def budget(exercise: Exercise) -> str:
     """Say in one paragraph what is limited besides being right; nothing if nothing is."""
     parts = [*limits(exercise), *growths(exercise)]
     if exercise.timed is not None:
-        parts.append(f"at most {exercise.timed.at_most:g} times the time of the reference")
-    return f"Some points are for what it costs, on cases made to measure that: {'; '.join(parts)}." if parts else ""
+        times = f"{exercise.timed.at_most:g}"
+        parts.append(translate(N_("at most {times} times the time of the reference"), times=times))
+    if not parts:
+        return ""
+    found = translate(N_("; ")).join(parts)
+    return translate(N_("Some points are for what it costs, on cases made to measure that: {limits}."), limits=found)
 
 
 def limits(exercise: Exercise) -> Iterator[str]:
     """Yield the limits of one call."""
     for name, text in COUNTS.items():
         limit = getattr(exercise.cost, name)
-        if limit is not None:
-            yield "at most " + text.format(amount(limit, "bytes" if name in BYTES else ""))
-    syncs = exercise.cost.syncs
-    if syncs is not None:
-        often = "no value is" if syncs == 0 else f"values are at most {amount(syncs)} time(s)"
-        yield f"{often} read back to Python (`item()`, `tolist()`, `if tensor`, a boolean mask as index)"
+        if name == "syncs" and limit == 0:
+            yield translate(N_("no value is read back to Python {ways}"), ways=translate(READ_BACK))
+        elif limit is not None:
+            much = amount(limit, translate(N_("bytes")) if name in BYTES else "")
+            yield translate(text, amount=much, ways=translate(READ_BACK))
 
 
 def amount(limit: Any, unit: str = "") -> str:
@@ -55,13 +63,15 @@ def amount(limit: Any, unit: str = "") -> str:
         terms = [f"{factor:g} x {named(name)}" for name, factor in limit.items()]
         return " + ".join(terms)
     if isinstance(limit, tuple):
-        return f"the largest of ({', '.join(amount(part) for part in limit)})"
+        return translate(N_("the largest of ({sizes})"), sizes=", ".join(amount(part) for part in limit))
     return named(limit) if isinstance(limit, str) else f"{limit:,} {unit}".strip()
 
 
 def named(size: str) -> str:
     """Write the name of a size."""
-    return {"result": "the result", "reference": "what the reference takes"}.get(size, f"`{size}`")
+    if size == "result":
+        return translate(N_("the result"))
+    return translate(N_("what the reference takes")) if size == "reference" else f"`{size}`"
 
 
 def growths(exercise: Exercise) -> Iterator[str]:
@@ -69,17 +79,21 @@ def growths(exercise: Exercise) -> Iterator[str]:
     kinds: dict[tuple[str, float], list[str]] = {}
     for growth in exercise.growths:
         for name, exponent in growth.limits.items():
-            kinds.setdefault((name, exponent), []).append(growth.axis)
+            kinds.setdefault((name, exponent), []).append(translate(growth.axis))
     for (name, exponent), axes in kinds.items():
+        what = translate(GROWING[name])
         if (name, exponent) == ("ops", 0):
-            yield f"no Python loop over {listed(axes, 'or')}: {GROWING[name]} stays the same"
+            yield translate(N_("no Python loop over {axes}: {what} stays the same"), axes=listed(axes, OR), what=what)
         elif exponent == 0:
-            yield f"{GROWING[name]} stays the same for more {listed(axes, 'or')}"
+            yield translate(N_("{what} stays the same for more {axes}"), axes=listed(axes, OR), what=what)
+        elif exponent == 1:
+            yield translate(N_("{what} grows at most in proportion to {axes}"), axes=listed(axes, AND), what=what)
         else:
-            power = "in proportion to" if exponent == 1 else f"like the power {exponent:g} of"
-            yield f"{GROWING[name]} grows at most {power} {listed(axes, 'and')}"
+            said = N_("{what} grows at most like the power {power} of {axes}")
+            yield translate(said, axes=listed(axes, AND), what=what, power=f"{exponent:g}")
 
 
-def listed(words: list[str], last: str) -> str:
+def listed(words: list[str], both: str) -> str:
     """Write "a, b or c"."""
-    return f" {last} ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
+    some = translate(N_(", ")).join(words[:-1])
+    return translate(both, some=some, last=words[-1]) if some else words[-1]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gettext
 import os
+from collections.abc import Iterator
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from grader.verdict import N_, Finding
 LOCALES = Path(__file__).parent.parent / "locale"
 LANGUAGES = ("en", "zh")
 _folders: list[Path] = []
+_chosen: ContextVar[str | None] = ContextVar("language", default=None)
 
 
 SENTENCES = {
@@ -154,9 +158,19 @@ def catalogue(language: str) -> gettext.NullTranslations:
 
 
 def language() -> str:
-    """Return the language to speak: GRADER_LANG, or else English."""
-    wanted = os.environ.get("GRADER_LANG", "en").split("_")[0].lower()
+    """Return the language to speak: the one that was chosen, or GRADER_LANG, or else English."""
+    wanted = (_chosen.get() or os.environ.get("GRADER_LANG", "en")).split("_")[0].lower()
     return wanted if wanted in LANGUAGES else "en"
+
+
+@contextlib.contextmanager
+def speaking(language: str) -> Iterator[None]:
+    """Speak a language, whatever GRADER_LANG says."""
+    before = _chosen.set(language)
+    try:
+        yield
+    finally:
+        _chosen.reset(before)
 
 
 def translate(text: str, **facts: Any) -> str:
@@ -171,6 +185,8 @@ def sentence(finding: Finding) -> str:
     if "got" in facts and facts["got"] == facts.get("wanted"):  # they differ further on
         facts |= {key: repr(finding.facts[key]) for key in ("got", "wanted")}
     facts["index"] = str(list(finding.facts.get("index", []))) if finding.facts.get("index") else ""
+    if "axis" in facts:
+        facts["axis"] = translate(str(facts["axis"]))
     if finding.check == "forbidden":
         facts["where"] = place(str(finding.facts.get("cell", "")), int(finding.facts.get("line", 0)))
     return catalogue(language()).gettext(SENTENCES[finding.kind]).format_map(facts)

@@ -92,7 +92,7 @@ def growth_sheet(profile: Profile) -> Sheet:
     head = ("", translate(N_("yours")), power, translate(N_("reference")), power)
     rows = [row for grown in profile.growths for row in growth_rows(grown)]
     stopped = [
-        translate(N_("{axis}: yours ended with {problem}"), axis=grown.axis, problem=grown.learner.problem)
+        translate(N_("{axis}: yours ended with {problem}"), axis=translate(grown.axis), problem=grown.learner.problem)
         for grown in profile.growths
         if grown.learner.problem
     ]
@@ -106,7 +106,7 @@ def growth_sheet(profile: Profile) -> Sheet:
 
 def growth_rows(grown: Grown) -> Iterator[tuple[str, ...]]:
     """Write the sizes of one axis, then a row per reading."""
-    yield grown.axis, sizes_of(grown.learner), "", sizes_of(grown.reference), ""
+    yield translate(grown.axis), sizes_of(grown.learner), "", sizes_of(grown.reference), ""
     for name in GROWING:
         yield f"  {translate(TOTALS[name])}", *cells_of(grown.learner, name), *cells_of(grown.reference, name)
 
@@ -133,7 +133,7 @@ def time_sheet(profile: Profile) -> Sheet:
     for grown in profile.growths:
         if grown.learner.points:
             own, theirs = grown.learner.points[-1], grown.reference.points[len(grown.learner.points) - 1]
-            label = f"{grown.axis} {own.size}"
+            label = f"{translate(grown.axis)} {own.size}"
             rows.append((label, *(both(card, own.reading, theirs.reading) for card in GPUS)))
     notes = [translate(N_("Each operation takes at least one launch: small cases are all launches."))]
     notes += measured_notes(profile)

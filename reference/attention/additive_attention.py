@@ -210,7 +210,7 @@ class ReshapedNotTransposed(AdditiveAttention):
 
 
 @exercise.wrong(
-    "Joining each query with each key and multiplying all pairs is the same formula at Q * K times the work: project "
+    "Joining each query with each key and multiplying all pairs is the same formula with Q * K projections: project "
     "the queries once and the keys once, then add.",
     caught_by="cost",
 )

@@ -22,7 +22,7 @@ def attention_maps(weights: Tensor, sample: int, query_len: int, key_len: int, *
         Tensor without a graph, in memory of its own. With q = query_len, k = key_len:
         "none": (L, H, q, k); "mean": (L, 1, q, k); "rollout": (1, 1, q, q), the matrix product A_L ... A_2 A_1 in which
         A_l is layer l's mean over heads, cropped, plus the identity (the residual connection), with each row divided
-        by its sum: half of every token bypasses the attention. Its rows sum to 1.
+        by its sum, as if half of every token bypassed the attention. Its rows sum to 1.
 
     Raises:
         ValueError: `sample`, `query_len` or `key_len` is out of range, `reduce` is unknown, or it is "rollout" with

@@ -17,9 +17,9 @@ def masked_softmax(scores: Tensor, valid_lens: Tensor | None) -> Tensor:
             one length per query. Whole numbers of any real dtype; more than K acts as K, less than 0 as 0.
 
     Returns:
-        Tensor of the shape and dtype of `scores`. Each row is positive and sums to 1 over its first valid_len keys;
-        all other weights are exactly 0. A row with a length of 0 is 0 everywhere, and so is its gradient: never nan,
-        never uniform. `scores` is left as it was.
+        Tensor of the shape and dtype of `scores`. Each row is a softmax over its first valid_len keys and sums to 1
+        there; all other weights are exactly 0. A row with a length of 0 is 0 everywhere, and so is its gradient:
+        never nan, never uniform. `scores` is left as it was.
 
     Raises:
         ValueError: `scores` does not have three axes, or `valid_lens` has a shape other than (B,) or (B, Q).

@@ -20,7 +20,7 @@ def conv1x1(X: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         Tensor of shape (N, Co, H, W), of X's dtype: Y[n, :, i, j] = W X[n, :, i, j] + bias with the matrix
         W = weight[:, :, 0, 0]. Differentiable in X, weight and bias.
         One matrix product does it, without im2col or conv2d: at most 6 torch operations, none of which makes a
-        tensor larger than X or the result.
+        tensor larger than both X and the result.
 
     Raises:
         ValueError: X or weight is not 4-D; weight's last two axes are not 1 x 1; C is not weight.size(1); or bias is

@@ -30,8 +30,8 @@ def conv2d_backward(
         padding: zeros added on every side: (above and below, left and right).
 
     Returns:
-        (grad_X, grad_weight, grad_bias) of shapes (N, C, H, W), (Co, C, kh, kw) and (Co,), of X's dtype: sums over
-        everything that a number reached, the images of the batch among it. Pixels that no window covers have
+        (grad_X, grad_weight, grad_bias) of shapes (N, C, H, W), (Co, C, kh, kw) and (Co,), of X's dtype: each is a
+        sum over all outputs that the number reached, in all images of the batch. Pixels that no window covers have
         gradient 0. The results carry no graph, whether or not an input requires a gradient.
         At most 10 * kh * kw + 20 torch operations, however large N, C, Co, H and W are. F.fold may be used.
 

@@ -16,7 +16,7 @@ def _pair(value: Pair) -> tuple[int, int]:
 
 
 def conv_as_linear(weight: Tensor, in_size: tuple[int, int], *, stride: Pair = 1, padding: Pair = 0) -> Tensor:
-    """Build the dense matrix M for which M @ X.flatten() is conv2d(X, weight).flatten(), for one image X.
+    """Build the dense matrix M for which M @ X.flatten() is the flattened convolution of one image X, as by conv2d.
 
     Args:
         weight: filters, float, shape (Co, C, kh, kw).

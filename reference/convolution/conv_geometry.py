@@ -20,7 +20,7 @@ def conv_geometry(layers: Sequence[tuple[int, int, int, int]], size: int) -> tup
         the output size: each layer turns n pixels into floor((n + 2p - d(k - 1) - 1) / s) + 1;
         the receptive field: how many pixels of the image, first to last, one output depends on. It starts at 1,
         does not depend on the padding and is not cut off at the image's border;
-        the jump: how many pixels of the image lie between the windows of two neighbouring outputs. It starts at 1.
+        the jump: how many pixels apart on the image the windows of two neighbouring outputs start. It starts at 1.
         Without layers (size, 1, 1). Exact for sizes of any magnitude.
 
     Raises:

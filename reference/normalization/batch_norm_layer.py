@@ -54,7 +54,7 @@ class BatchNorm(nn.Module):
     def forward(self, X: Tensor) -> Tensor:
         """Normalise `X`: by its own statistics in train mode, by the running values in eval mode.
 
-        Each call in train mode first adds 1 to the counter (in place), then updates the running values in place.
+        Each call in train mode adds 1 to the counter and updates the running values, all in place.
 
         Args:
             X: `(N, C)` or `(N, C, H, W)`.

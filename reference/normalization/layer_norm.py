@@ -25,7 +25,7 @@ def layer_norm(X: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> Ten
         normalised the result is `beta`. Empty leading axes give an empty result.
 
     Raises:
-        ValueError: `gamma` is 0-d, `beta` is not shaped like `gamma`, or the last axes of `X` are not.
+        ValueError: `gamma` is 0-d, `beta` is not shaped like `gamma`, or the last axes of `X` are not of that shape.
 
     Example:
         >>> X = torch.tensor([[0.0, 2.0], [10.0, 30.0]])

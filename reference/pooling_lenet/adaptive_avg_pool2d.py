@@ -11,7 +11,7 @@ def adaptive_avg_pool2d(X: Tensor, output_size: int | tuple[int, int]) -> Tensor
     """Average each channel over a grid of bins, so that the output has a given size.
 
     Output row i averages the input rows from floor(i * H / oh) up to, not including, ceil((i + 1) * H / oh);
-    columns likewise. So bins differ in size and may share rows where oh does not divide H, and rows are
+    columns likewise. So bins may differ in size and share rows where oh does not divide H, and rows are
     used more than once where oh > H.
 
     Args:

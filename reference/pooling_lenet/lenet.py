@@ -24,8 +24,8 @@ class LeNet(nn.Module):
         fc2: weight (84, 120), bias (84,).
         fc3: weight (num_classes, 84), bias (num_classes,).
 
-        Only this state counts: layers without parameters may be attributes. No lazy layers: the state is loaded
-        before the first forward. With the default arguments there are 61 706 parameters.
+        Only this state is prescribed; layers without parameters may be attributes too. No lazy layers: the state is
+        loaded before the first forward. With the default arguments there are 61 706 parameters.
 
     Raises:
         ValueError: at construction, h or w is < 1; in forward, X is not `(N, in_channels, H, W)`.

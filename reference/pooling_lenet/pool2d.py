@@ -32,7 +32,8 @@ def pool2d(
 
     Returns:
         New tensor `(N, C, out_height, out_width)`. A nan inside a window gives nan there and nowhere else, inf in
-        an averaged window gives inf. The gradient of a maximum is graded only where it is reached once.
+        an averaged window gives inf. The gradient of a maximum is graded only where one pixel alone reaches
+        it.
 
     Raises:
         ValueError: `X` is not 4-D; a kernel or stride < 1; padding < 0 or 2 * padding > kernel on an axis; no

@@ -22,8 +22,8 @@ def train_convnet(
 
     Every epoch first calls `model.train()` and draws one `torch.randperm(N, generator=generator)`; nothing else
     is drawn. Its consecutive slices of `batch_size` are the batches; the last one may be shorter and is used too.
-    After each batch every trainable parameter moves by -lr * gradient of that batch's mean loss. Parameters that
-    do not take part in the loss stay.
+    After each batch every trainable parameter moves by -lr times the gradient of that batch's mean loss. Parameters
+    that do not take part in the loss stay.
 
     Args:
         model: maps images to logits `(batch, classes)`. It is left in train mode.

@@ -18,7 +18,7 @@ def lasso_ista(X: Tensor, y: Tensor, l1: float, *, lr: float, num_steps: int) ->
         X: features, float `(N, D)`, N >= 1.
         y: targets `(N,)`, of the same dtype.
         l1: strength of the L1 penalty, >= 0 (0 is plain gradient descent on least squares).
-        lr: step size, > 0. Too large a step makes the weights grow without bound; that is no error.
+        lr: step size, > 0. Too large a step makes the weights grow without bound; no exception is raised then.
         num_steps: number of steps, >= 0; 0 steps return zeros.
 
     Returns:

@@ -12,7 +12,7 @@ def mc_dropout(model: nn.Module, X: Tensor, num_samples: int) -> tuple[Tensor, T
     """Estimate mean and variance of a model's output while its dropout stays active.
 
     Runs `model(X)` exactly `num_samples` times, with every dropout module (`nn.Dropout`, `nn.Dropout1d`,
-    `nn.Dropout2d`, `nn.Dropout3d`, wherever it is nested; the alpha kinds are not graded) in train mode and every
+    `nn.Dropout2d`, `nn.Dropout3d`, wherever it is nested; `nn.AlphaDropout` is not graded) in train mode and every
     other module in eval mode. The random numbers come from torch's global generator, one pass after the other.
 
     Args:

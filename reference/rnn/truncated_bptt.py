@@ -28,7 +28,7 @@ def truncated_bptt(
         receives the truncated one, added to `x.grad` in the same way.
 
     Raises:
-        ValueError: chunk < 1, or T = 0; nothing has been changed then.
+        ValueError: chunk < 1, or T = 0; checked before anything is changed.
 
     Cost: each step calls the cell once. A chunk's graph is backpropagated and freed before the next chunk
         starts, so memory is bounded by one chunk, whatever T is; `retain_graph=True` is not allowed.

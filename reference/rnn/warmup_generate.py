@@ -12,7 +12,7 @@ from grader import Case, Exercise
 def warmup_generate(
     step_fn: Callable[[Tensor, Any], tuple[Tensor, Any]], state: Any, prefix: Sequence[int], num_preds: int
 ) -> list[int]:
-    """Feed the prefix token by token, then append the most probable token `num_preds` times.
+    """Feed the prefix token by token, then, `num_preds` times, append the most probable next token.
 
     Args:
         step_fn: `step_fn(ids, state)` takes one token, int64 `(1,)`, and the state after all tokens before it, and
@@ -27,7 +27,7 @@ def warmup_generate(
         len(prefix) + num_preds - 1 times, or not at all if num_preds = 0.
 
     Raises:
-        ValueError: the prefix is empty or num_preds < 0; `step_fn` has not been called then.
+        ValueError: the prefix is empty or num_preds < 0; checked before `step_fn` is called.
 
     Example:
         >>> def step_fn(ids, state):  # after token k comes token k + 1, of 5 tokens

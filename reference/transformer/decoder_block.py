@@ -31,7 +31,8 @@ class DecoderBlock(nn.Module):
     State:
         attention1.W_q.weight, attention1.W_k.weight, attention1.W_v.weight, attention1.W_o.weight `(D, D)`, no biases,
         and the same four of attention2; addnorm1.ln.weight, addnorm1.ln.bias `(D,)`, and the same of addnorm2 and
-        addnorm3; ffn.dense1.weight `(d_ff, D)`, ffn.dense1.bias, ffn.dense2.weight `(D, d_ff)`, ffn.dense2.bias.
+        addnorm3; ffn.dense1.weight `(d_ff, D)`, ffn.dense1.bias `(d_ff,)`, ffn.dense2.weight
+        `(D, d_ff)`, ffn.dense2.bias `(D,)`.
 
     Raises:
         ValueError: d_model is not a multiple of num_heads.

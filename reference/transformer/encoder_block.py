@@ -29,7 +29,7 @@ class EncoderBlock(nn.Module):
     State:
         attention.W_q.weight, attention.W_k.weight, attention.W_v.weight, attention.W_o.weight `(D, D)`, no biases;
         addnorm1.ln.weight, addnorm1.ln.bias, addnorm2.ln.weight, addnorm2.ln.bias `(D,)`;
-        ffn.dense1.weight `(d_ff, D)`, ffn.dense1.bias, ffn.dense2.weight `(D, d_ff)`, ffn.dense2.bias.
+        ffn.dense1.weight `(d_ff, D)`, ffn.dense1.bias `(d_ff,)`, ffn.dense2.weight `(D, d_ff)`, ffn.dense2.bias `(D,)`.
         Your MultiHeadAttention, AddNorm and PositionWiseFFN have just these parts.
 
     Raises:

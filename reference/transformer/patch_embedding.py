@@ -64,7 +64,7 @@ class PatchEmbedding(nn.Module):
             the vector runs over (channel, row, column), the column fastest. No convolution and no unfold is used.
 
         Raises:
-            ValueError: x has not four axes, or other channels, height or width than the constructor was told.
+            ValueError: x does not have four axes, or not the channels, height and width that the constructor was told.
         """
         if x.ndim != 4 or tuple(x.shape[1:]) != self.image_shape:
             raise ValueError(f"x must be (B, {self.image_shape}), got {tuple(x.shape)}")

@@ -15,7 +15,7 @@ from reference.transformer.positional_encoding import truth as true_positions
 
 
 class Transformer(nn.Module):
-    """Translate: an encoder reads the source, a decoder predicts each next token of the target.
+    """Translate: an encoder reads the source, at each place a decoder predicts the target's next token.
 
     Args:
         src_vocab: number of source tokens; ids are 0 ... src_vocab - 1.
@@ -33,7 +33,7 @@ class Transformer(nn.Module):
         dense.weight `(tgt_vocab, D)`, dense.bias `(tgt_vocab,)`. No weights are tied, and no LayerNorm follows the
         last block. Buffers, if you make any, are not persistent.
 
-    At grading a small model is also trained for a moment: it must learn ten reversed sequences of 6 tokens by heart.
+    At grading a small model is also trained for a moment: it must learn by heart to reverse ten sequences of 6 tokens.
 
     Raises:
         ValueError: d_model is not a multiple of num_heads.
@@ -91,7 +91,7 @@ class Transformer(nn.Module):
         Args:
             src: int64 ids `(B, S)`.
             tgt_in: int64 ids `(B, T)`, of any length T, embedded like the source, with the target's own embedding.
-            src_lens: int64 `(B,)`, at least 1; padding of the source reaches neither encoder nor decoder.
+            src_lens: int64 `(B,)`, at least 1; padding of the source is hidden, as keys, from encoder and decoder.
 
         Returns:
             Logits `(B, T, tgt_vocab)`; those at t depend on the target tokens 0 ... t only. The number of operations
