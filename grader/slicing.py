@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 COMPOUND = (ast.For, ast.If, ast.With, ast.Try, ast.While)
+MANY = 1000
+"""In programs of more statements drafts are not looked for: nobody wrote them by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +82,8 @@ def used_names(node: ast.stmt) -> set[str]:
 def changed_names(node: ast.stmt) -> frozenset[str]:
     """Return names whose value a top-level statement changes without binding them.
 
-    `X.attribute = ...`, `X[key] = ...` and `X.method(...)` do, also inside a loop, `if`, `with` or `try`, and so
-    does a function decorated with `@something(X)` or `@X.something`.
+    `X.attribute = ...`, `X[key] = ...`, `X.method(...)` and `setattr(X, ...)` do, also inside a loop, `if`, `with` or
+    `try`, and so does a function decorated with `@something(X)` or `@X.something`.
     """
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
         calls = [d for d in node.decorator_list if isinstance(d, ast.Call)]
@@ -100,6 +102,8 @@ def changed_names(node: ast.stmt) -> frozenset[str]:
         targets = [node.target]
     elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
         targets = [node.value.func]
+        if isinstance(node.value.func, ast.Name) and node.value.func.id == "setattr" and node.value.args:
+            targets = [ast.Attribute(node.value.args[0], "any", ast.Store())]
     return frozenset(base.id for target in targets if (base := base_of(target)) is not None)
 
 
@@ -122,33 +126,127 @@ def is_import(node: ast.stmt) -> bool:
     return isinstance(node, (ast.Import, ast.ImportFrom))
 
 
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A top-level statement: the number of its cell, the names it makes (binds or changes), and those it binds."""
+
+    cell: int
+    node: ast.stmt
+    makes: frozenset[str]
+    binds: frozenset[str]
+
+
+def statements_of(cells: tuple[Cell, ...]) -> list[Statement]:
+    """Return the statements of all cells in order."""
+    nodes = [(number, node) for number, cell in enumerate(cells) if cell.tree for node in cell.tree.body]
+    imported = {name for _, node in nodes if is_import(node) for name in bound_names(node)}
+    defined = frozenset(n.name for _, n in nodes if isinstance(n, (ast.FunctionDef, ast.ClassDef)))
+    found = []
+    for number, node in nodes:
+        changed = changed_names(node) - imported - (defined if isinstance(node, COMPOUND) else frozenset())
+        idle = is_course_import(node) or is_main_guard(node)
+        makes = frozenset() if idle else bound_names(node) | changed
+        found.append(Statement(number, node, makes, bound_names(node)))
+    return found
+
+
 def slice_program(cells: tuple[Cell, ...], name: str, provided: frozenset[str]) -> Program:
-    """Collect the top-level statements that define `name` and, transitively, what it uses."""
-    statements = [(index, node) for index, cell in enumerate(cells) if cell.tree for node in cell.tree.body]
-    bindings = [(index, node, bound_names(node), changed_names(node)) for index, node in statements]
-    imported = {n for _, node, names, _ in bindings if is_import(node) for n in names}
-    if not any(name in names for _, _, names, _ in bindings):
+    """Collect the top-level statements that define `name` and, transitively, what it uses.
+
+    What a later definition replaces is left out, unless something that is kept needs it in between: a draft that
+    calls what is forbidden, or that does not run, counts for nothing once it has been written anew.
+    """
+    statements = statements_of(cells)
+    if not any(name in s.binds for s in statements):
         return Program(name, (), broken_definition(cells, name))
-    defined = frozenset(n.name for _, n in statements if isinstance(n, (ast.FunctionDef, ast.ClassDef)))
+    left_out: set[int] = set()
+    while True:
+        chosen = needed_for(name, statements, provided, left_out)
+        more = replaced(statements, chosen)
+        if not more:
+            break
+        left_out |= more
+    kept = [(statements[p].cell, statements[p].node) for p in sorted(chosen)]
+    futures = [
+        (s.cell, s.node) for s in statements if isinstance(s.node, ast.ImportFrom) and s.node.module == "__future__"
+    ]
+    return Program(name, tuple(render_parts(cells, futures + kept)))
+
+
+def needed_for(
+    name: str, statements: list[Statement], provided: frozenset[str], left_out: set[int]
+) -> dict[int, frozenset[str]]:
+    """Return the positions of the statements that make a name and all it uses, each with the names it reads."""
     makers: dict[str, list[int]] = {}
-    for position, (_, node, names, changed) in enumerate(bindings):
-        mended = changed - imported - (defined if isinstance(node, COMPOUND) else frozenset())
-        for made in () if is_course_import(node) or is_main_guard(node) else names | mended:
+    for position, statement in enumerate(statements):
+        for made in statement.makes if position not in left_out else ():
             makers.setdefault(made, []).append(position)
     needed, todo = set(), [name]
-    chosen: set[int] = set()
+    chosen: dict[int, frozenset[str]] = {}
     while todo:
         wanted = todo.pop()
         if wanted in needed or (wanted in provided and wanted != name):
             continue
         needed.add(wanted)
-        for position in makers.get(wanted, ()):
+        for position in makers.get(wanted, makers.get("*", ())):
             if position not in chosen:
-                chosen.add(position)
-                todo += used_names(bindings[position][1])
-    kept = [(bindings[p][0], bindings[p][1]) for p in sorted(chosen)]
-    futures = [(i, n) for i, n in statements if isinstance(n, ast.ImportFrom) and n.module == "__future__"]
-    return Program(name, tuple(render_parts(cells, futures + kept)))
+                chosen[position] = frozenset(used_names(statements[position].node))
+                todo += chosen[position]
+    return chosen
+
+
+def replaced(statements: list[Statement], chosen: dict[int, frozenset[str]]) -> set[int]:
+    """Return which chosen statements make only what is defined anew before anything chosen looks at it."""
+    if len(chosen) > MANY:
+        return set()
+    found: set[int] = set()
+    makers: dict[str, list[int]] = {}
+    reads: dict[str, set[str]] = {}
+    for position in sorted(chosen):
+        for name in statements[position].makes:
+            makers.setdefault(name, []).append(position)
+            reads.setdefault(name, set()).update(chosen[position])
+    for name, positions in makers.items():
+        last = max((p for p in positions if defines_anew(statements[p].node, name)), default=-1)
+        before = [p for p in positions if p < last and statements[p].makes == {name}]
+        if before:
+            others = (p for p in chosen if before[0] < p < last and p not in before)
+            looked_at = max((p for p in others if name in reached(statements[p].node, reads)), default=-1)
+            found.update(p for p in before if p > looked_at)
+    return found
+
+
+def defines_anew(node: ast.stmt, name: str) -> bool:
+    """Whether a statement binds a name always, and to something that has nothing to do with what it was."""
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return node.name == name and name not in names_at_once(node)
+    if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        return any(isinstance(t, ast.Name) and t.id == name for t in targets) and name not in used_names(node)
+    return False
+
+
+def names_at_once(node: ast.stmt) -> set[str]:
+    """Return the names that a statement reads when it is run: those in a function's body are read when it is called."""
+    if not isinstance(node, ast.FunctionDef):
+        return used_names(node)
+    given = node.args
+    heads = [*node.decorator_list, *given.defaults, *(d for d in given.kw_defaults if d is not None)]
+    heads += [a.annotation for a in [*given.posonlyargs, *given.args, *given.kwonlyargs] if a.annotation is not None]
+    heads += [node.returns] if node.returns is not None else []
+    return {n.id for head in heads for n in ast.walk(head) if isinstance(n, ast.Name)}
+
+
+def reached(node: ast.stmt, reads: dict[str, set[str]]) -> set[str]:
+    """Return the names that are read when a statement is run, also by the functions that it may call."""
+    found: set[str] = set()
+    todo = list(names_at_once(node))
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += reads.get(name, ())
+    return found
 
 
 def is_course_import(node: ast.stmt) -> bool:
@@ -168,9 +266,12 @@ def broken_definition(cells: tuple[Cell, ...], name: str) -> str | None:
 
 def render_parts(cells: tuple[Cell, ...], kept: list[tuple[int, ast.stmt]]) -> Iterable[tuple[str, str]]:
     """Yield (file name, source) per cell, with every other line blank so that line numbers stay true."""
-    for index in dict.fromkeys(i for i, _ in kept):
+    own: dict[int, list[ast.stmt]] = {}
+    for index, node in kept:
+        own.setdefault(index, []).append(node)
+    for index, nodes in own.items():
         cell = cells[index]
-        keep = kept_lines([node for i, node in kept if i == index], cell.tree.body if cell.tree else [])
+        keep = kept_lines(nodes, cell.tree.body if cell.tree else [])
         lines = cell.source.split("\n")
         yield cell.label, "\n".join(text if number in keep else "" for number, text in enumerate(lines, 1))
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import stat
+import sys
 import types
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -167,6 +168,7 @@ def load_program(program: Program, provided: Iterable[tuple[str, str]] = ()) -> 
         provided: (name, source) of earlier exercises, run first.
     """
     module = types.ModuleType("submission")
+    sys.modules[module.__name__] = module  # dataclasses look their module up
     scope = module.__dict__
     for label, source in provided:  # each by itself: private helpers of two solutions may carry the same name
         own = dict(scope)

@@ -51,6 +51,61 @@ def test_a_redefinition_may_build_on_the_first():
     assert run("f", "def double(h):\n    return lambda: 2 * h()", "def f(): return 3", "f = double(f)")() == 6
 
 
+def test_a_draft_counts_for_nothing_once_it_is_written_anew():
+    draft = "def f(x):\n    return helper(torch.softmax(x, 0))"
+    helper = "def helper(x): return x.norm()"
+    found = program("f", "import torch", helper, draft, "print(f(torch.ones(2)))", "def f(x):\n    return x")
+    assert found.text == "def f(x):\n    return x"
+    assert run("f", "def f(x: Unknown): return 1", "def f(x): return 2")(0) == 2
+    assert run("f", "STEP = missing()", "STEP = 2", "def f(): return STEP")() == 2
+    assert run("f", "def f(n): return 0", "f.calls = 1", "def f(n): return f(n - 1) if n else 5")(2) == 5
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["def f(): return 3", "def g(): return f()", "TABLE = [g()]", "def f(): return TABLE[0]"],
+        ["N = 3", "class A:\n    size = N", "N = 9", "def f(): return A.size"],
+        ["N = 3", "def g(n=N): return n", "N = 9", "def f(): return g()"],
+        ["def make(n): return lambda: n", "f = make(3)", "def make(n): return None"],
+        [
+            "def f(): return 3",
+            "def keep(g):\n    g.old = f\n    return g",
+            "@keep\ndef g(): return g.old()",
+            "def f(): return g()",
+        ],
+        ["N = 3", "if N > 2:\n    def f(): return 3", "N = 9"],
+    ],
+    ids=["called in between", "class body", "default", "maker", "decorator", "condition"],
+)
+def test_what_was_looked_at_before_it_was_replaced_stays(cells):
+    assert run("f", *cells)() == 3
+
+
+def test_star_imports_and_setattr_are_kept():
+    assert run("f", "from math import *", "def f(): return floor(3.5)")() == 3
+    assert (
+        run(
+            "f", "class A: pass", "def size(self): return 3", "setattr(A, 'size', size)", "def f(): return A().size()"
+        )()
+        == 3
+    )
+
+
+def test_a_dataclass_finds_its_module():
+    source = (
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass A:\n    n: int = 3"
+    )
+    assert run("f", source, "def f(): return A().n")() == 3
+
+
+def test_many_cells_take_no_time():
+    cells = [f"a{n} = {n}" for n in range(4000)]
+    before = time.process_time()
+    program("f", *cells, "def f(): return [" + ", ".join(f"a{n}" for n in range(4000)) + "]")
+    assert time.process_time() - before < 10
+
+
 def test_methods_added_later_belong_to_the_class():
     source = ["class A: pass", "def size(self): return 3", "A.size = size"]
     assert run("A", *source)().size() == 3
