@@ -19,7 +19,6 @@ from grader.pack import Pack, PlannedSpeed
 from grader.preamble import prepared
 from grader.reading import Use
 from grader.record import SEED, record
-from grader.remote import Provided
 from grader.sandbox import Unavailable, WorkerError
 from grader.sequential import UNDECIDED
 from grader.slicing import Program
@@ -112,8 +111,8 @@ def verdict_on(course: Course, exercise: Exercise, program: Program, subject: Su
             if device != CPU:
                 there = on(pack, device)
                 on_device = there, subject.observe(program, provided, there)
-            uses += uses_when_timed(subject, program, provided, there)
             race = measure(course, program, subject, there)
+        uses += race.uses if race is not None else ()
         verdict = judge(pack, seen, uses, race, on_device)
     untested = verdict.untested + ((missing,) if missing else ())
     seconds = round(time.perf_counter() - start, 3)
@@ -126,18 +125,6 @@ def is_right(verdict: Verdict) -> bool:
     return bool(values) and all(values) and not any(f.check == "forbidden" for f in verdict.findings)
 
 
-def uses_when_timed(subject: Subject, program: Program, provided: Provided, pack: Pack) -> list[Use]:
-    """Return what is forbidden and used on inputs as large as the timed ones: the timed calls are not watched."""
-    return list(subject.observe(program, provided, watched_as_timed(pack))[0].uses) if pack.speed else []
-
-
-@lru_cache(maxsize=256)
-def watched_as_timed(pack: Pack) -> Pack:
-    """Return a pack of one call like the timed ones, always the same object for the same pack."""
-    assert pack.speed is not None
-    return pack.only(replace(pack.speed.call(-1), forbid=pack.exercise.forbid, costs=False))
-
-
 def measure(course: Course, program: Program, subject: Subject, pack: Pack) -> Race | None:
     """Time a program beside the reference solution; None where the exercise has no time limit."""
     if pack.speed is None:
@@ -147,7 +134,7 @@ def measure(course: Course, program: Program, subject: Subject, pack: Pack) -> R
     for _ in range(2):
         try:
             with subject.runners(program, solution, provided, pack) as (learner, reference):
-                return meet(pack.speed, learner, reference)
+                return meet(pack.speed, learner, reference, pack.exercise.forbid)
         except WorkerError as error:
             if not error.blameless:
                 finding = Finding("runs", f"worker_{error.kind}", TIMED_CALLS, {"text": str(error)})
@@ -155,13 +142,13 @@ def measure(course: Course, program: Program, subject: Subject, pack: Pack) -> R
     return Race(UNDECIDED, pack.speed.limit)
 
 
-def meet(speed: PlannedSpeed, learner: Runner, reference: Runner) -> Race:
+def meet(speed: PlannedSpeed, learner: Runner, reference: Runner, forbid: tuple[str, ...] = ()) -> Race:
     """Time two runners side by side; the learner's results must be the reference's."""
 
     def verify(call: Call, got: Observation, wanted: Observation) -> Finding | None:
         return next(value_findings(speed.planned(call, wanted.outputs), got), None)
 
-    return Meet(learner, reference, speed.limit, speed.call, verify, speed.device).run()
+    return Meet(learner, reference, speed.limit, speed.call, verify, speed.device, forbid).run()
 
 
 def absent(exercise: Exercise, program: Program) -> Verdict:

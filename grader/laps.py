@@ -11,7 +11,7 @@ import torch
 
 from grader.calls import Call, Observation
 from grader.device import Device, device, perf_counter, process_time
-from grader.observe import prepared, quiet
+from grader.observe import observed, prepared, quiet
 from grader.plain import describe, detached, plain
 from grader.speed import Times
 
@@ -81,3 +81,7 @@ class Laps:
             return Observation(raised=describe(self.raised, "call"))
         with quiet():
             return Observation(outputs=detached(self.results[index]))
+
+    def watch(self, call: Call) -> Observation:
+        """Make one call that is watched and not timed."""
+        return observed(self.candidate, call)

@@ -31,6 +31,7 @@ from grader.ops import (
     tensors_in,
 )
 from grader.reading import Reading, Use
+from grader.untouched import storage_of
 
 LEARNER_FILE = "<cell "
 """File names of learner code start so: `<cell 3>`."""
@@ -41,6 +42,8 @@ MOST_ROWS = 5_000
 """A breakdown of more rows than this goes on in powers of two."""
 FEW_NUMBERS = 64
 """As many numbers may enter a result through `torch.tensor([...])`; more were computed outside of torch."""
+FEW_LIFTS = 8
+"""So many tensors made of Python numbers are constants; each one more counts as an operation."""
 
 
 @lru_cache(maxsize=256)
@@ -78,7 +81,8 @@ class Meter:
         detail: break the work down by operation too.
         costs: read more than the number of operations; that takes most of the meter's time.
         origins: follow where tensors come from, for `orphan`.
-        known: tensors that exist before the call (inputs, parameters, globals): they are no orphans.
+        known: tensors that the call is given (inputs, parameters): they are no orphans, and cost nothing.
+        reachable: what else exists before the call (globals): no orphans either, but what is written to them counts.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class Meter:
         costs: bool = True,
         origins: bool = True,
         known: Iterable[Tensor] = (),
+        reachable: Iterable[Tensor] = (),
     ) -> None:
         self.patterns = expand(forbid)
         self.allowed = known_good(self.patterns)
@@ -104,7 +109,9 @@ class Meter:
         self.live: dict[int, weakref.ref[Any]] = {}
         self.foreign: set[int] = set()
         self.alive = self.peak = self.maxel = 0
-        self.known = {t.untyped_storage()._cdata for t in known if has_storage(t)}
+        self.sizes = {storage_of(t)._cdata: storage_of(t).nbytes() for t in known if has_storage(t)}
+        self.known = {*self.sizes, *(storage_of(t)._cdata for t in reachable if has_storage(t))}
+        self.lifts = 0
         self._saved: dict[int, int] = {}
         self._count_saved = saved
         self._modes: list[Any] = []
@@ -142,31 +149,30 @@ class Meter:
             self.allowed.add(name)
 
     def made(self, tensor: Tensor, *, lifted: bool = False) -> None:
-        """Note a tensor that an op returned, if its storage is new; a lifted one came from Python numbers or NumPy."""
-        storage = tensor.untyped_storage()
+        """Note the storage of a tensor that an op returned; a lifted one came from Python numbers or NumPy."""
+        storage = storage_of(tensor)
         key = storage._cdata
         there = self.live.get(key)
-        if key in self.known or (there is not None and there() is storage):
-            return
-        if lifted and tensor.numel() > FEW_NUMBERS:
-            self.foreign.add(key)
-        else:
-            self.foreign.discard(key)
-        if not self.costs:
-            self.live[key] = weakref.ref(storage)
-            return
+        if key not in self.known and (there is None or there() is not storage):
+            if lifted and tensor.numel() > FEW_NUMBERS:
+                self.foreign.add(key)
+            else:
+                self.foreign.discard(key)
+            self.sizes[key] = 0
+            self.live[key] = weakref.ref(storage, lambda _: self._died(key)) if self.costs else weakref.ref(storage)
         size = storage.nbytes()
-        self.live[key] = weakref.ref(storage, lambda _: self._died(key, size))
-        self.alive += size
-        self.peak = max(self.peak, self.alive)
-        self.maxel = max(self.maxel, elements(tensor))
+        if self.costs and size > self.sizes.get(key, 0):  # `out=` and `resize_` make it larger
+            self.alive += size - self.sizes.get(key, 0)
+            self.sizes[key] = size
+            self.peak = max(self.peak, self.alive)
+            self.maxel = max(self.maxel, elements(tensor))
 
-    def _died(self, key: int, size: int) -> None:
+    def _died(self, key: int) -> None:
         if self.live.pop(key, None) is not None:
-            self.alive -= size
+            self.alive -= self.sizes.pop(key, 0)
 
     def _save(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
+        storage = storage_of(tensor)
         if storage._cdata not in self.known:
             self._saved[storage._cdata] = storage.nbytes()
         return tensor
@@ -175,7 +181,7 @@ class Meter:
         """Whether a tensor's memory was made by nothing that torch's dispatcher saw."""
         if not has_storage(tensor) or tensor.numel() == 0:
             return False
-        storage = tensor.untyped_storage()
+        storage = storage_of(tensor)
         key = storage._cdata
         maker = self.live.get(key)
         return key not in self.known and (maker is None or maker() is not storage or key in self.foreign)
@@ -219,14 +225,22 @@ class _Dispatch(TorchDispatchMode):
         for kind in types:
             if kind is not Tensor and kind is not nn.Parameter:  # its own handler would run unseen
                 meter.use(f"{kind.__name__}, a subclass of Tensor")
-        out = func(*args, **kwargs) if kwargs else func(*args)
         facts = op_facts(func)
         name = facts.name
         if name not in meter.allowed:
             meter.check_name(name)
+        if torch.is_inference_mode_enabled():  # there, what is composed of other operations comes whole
+            with self:
+                out = func.decompose(*args, **(kwargs or {}))
+            if out is not NotImplemented:
+                return out
+        out = func(*args, **kwargs) if kwargs else func(*args)
         if not meter.autograd and torch._C._current_graph_task_id() != -1:
             meter.use("autograd")
-        if facts.free and not facts.lifts:
+        if facts.lifts:
+            meter.lifts += 1
+            meter.ops += meter.lifts > FEW_LIFTS
+        elif facts.free:
             return out
         if meter.origins:
             for tensor in (out,) if type(out) is Tensor else tensors_in(out):

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from grader import untouched
 from grader.calls import Call, Observation
 from grader.device import device
 from grader.meter import Meter
@@ -29,6 +30,14 @@ def observe(candidate: Callable[..., Any], call: Call) -> Observation:
     """Make one call and report results, gradients, side effects, names used and costs."""
     with quiet(), kept_globals():
         return _Observer(candidate, call).run()
+
+
+def observed(candidate: Callable[..., Any], call: Call) -> Observation:
+    """Make one call; whatever is raised, the next one can be made."""
+    try:
+        return observe(candidate, call)
+    except BaseException as error:
+        return Observation(raised=describe(error, "call"))
 
 
 def run_plainly(candidate: Callable[..., Any], call: Call) -> Any:
@@ -76,9 +85,12 @@ class _Observer:
                 detail=self.call.detail,
                 costs=self.call.costs or self.call.detail,
                 origins=self.call.probe is None,
-                known=self.known_tensors() if self.call.watched else (),
+                known=self.given_tensors() if self.call.watched else (),
+                reachable=reachable_tensors(self.candidate) if self.call.watched else (),
             )
             result = self.make_call(subject, meter)
+            for name in untouched.replaced():
+                meter.use(f"{name}, replaced")
             outputs = detached(result)  # at once: what is asked next may run learner code again
             return self.report(result, outputs, meter, before, globals_before)
         except (Exception, SystemExit) as error:
@@ -117,12 +129,12 @@ class _Observer:
                         wanted[path] = leaf.requires_grad_()
         return wanted
 
-    def known_tensors(self) -> list[Tensor]:
+    def given_tensors(self) -> list[Tensor]:
         found = [leaf for _, leaf in leaves((self.args, self.kwargs)) if isinstance(leaf, Tensor)]
         if self.module is not None:
             found += [*self.module.parameters(), *self.module.buffers()]
             found += [v for m in self.module.modules() for v in vars(m).values() if isinstance(v, Tensor)]
-        return found + reachable_tensors(self.candidate)
+        return found
 
     def make_call(self, subject: Any, meter: Meter) -> Any:
         driver = None if self.call.probe is None else load_probe(self.call.probe)
@@ -192,7 +204,7 @@ class _Observer:
         self.stage = "backward"
         total = torch.stack([term.double() for term in terms]).sum()
         found = torch.autograd.grad(total, list(self.differentiate.values()), allow_unused=True)
-        return {k: None if g is None else g.detach().clone() for k, g in zip(self.differentiate, found, strict=True)}
+        return {key: detached(gradient) for key, gradient in zip(self.differentiate, found, strict=True)}
 
 
 @contextlib.contextmanager

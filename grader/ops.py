@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from grader.flops import Formula, formula_of
+from grader.untouched import storage_of
 
 FREE = frozenset(
     "_unsafe_view _reshape_alias detach alias lift_fresh lift size stride sym_size sym_stride sym_numel numel "
@@ -67,12 +68,12 @@ def tensors_in(value: Any) -> Iterable[Tensor]:
 
 def elements(tensor: Tensor) -> int:
     """Count elements that exist: dimensions of stride 0 count once."""
-    return min(tensor.numel(), tensor.untyped_storage().nbytes() // max(tensor.itemsize, 1))
+    return min(tensor.numel(), storage_of(tensor).nbytes() // max(tensor.itemsize, 1))
 
 
 def existing_bytes(tensor: Tensor) -> int:
     """Count bytes that exist: dimensions of stride 0 count once."""
-    return min(tensor.nbytes, tensor.untyped_storage().nbytes())
+    return min(tensor.nbytes, storage_of(tensor).nbytes())
 
 
 def result_elements(out: Any) -> int:

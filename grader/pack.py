@@ -123,11 +123,6 @@ class Pack:
         own = [p.call for p in self.planned if hidden or not p.case.hidden]
         return own + [call for growth in self.growths for call in growth.calls]
 
-    def only(self, call: Call) -> Pack:
-        """Return a pack of one call, of which nothing is expected."""
-        planned = Planned(call, Case(call.label), TIMED, Expected())
-        return replace(self, planned=(planned,), growths=(), speed=None)
-
     def on(self, device: str) -> Pack:
         """Return the pack's plain cases, to be made on another device, and timed there."""
         repeated = tuple(

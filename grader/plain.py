@@ -14,6 +14,7 @@ from grader.calls import Raised
 from grader.meter import is_learner_file
 from grader.ops import has_storage
 from grader.trees import Opaque, leaves
+from grader.untouched import clone, contiguous, cpu, detach
 from grader.wire import MAX_DEPTH
 
 MAX_ITEMS = 10_000
@@ -72,7 +73,7 @@ def plain_tensor(value: Tensor) -> Tensor | Opaque:
 def detached(value: Any) -> Any:
     """Copy plain data without graphs; tensors become contiguous and move to the CPU."""
     if isinstance(value, Tensor):
-        return value.detach().cpu().contiguous().clone()
+        return clone(contiguous(cpu(detach(value))))
     if isinstance(value, (list, tuple)):
         return type(value)(detached(item) for item in value)
     if isinstance(value, dict):

@@ -127,6 +127,10 @@ class RemoteLaps:
         """Fetch one result."""
         return Observation.from_data(self.ask(self.seconds, do="show", index=index))
 
+    def watch(self, call: Call) -> Observation:
+        """Make one watched call."""
+        return Observation.from_data(self.ask(self.seconds, do="watch", call=call.to_data()))
+
     def ask(self, seconds: float, **request: Any) -> Any:
         """Ask the child."""
         try:

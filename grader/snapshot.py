@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from grader.ops import has_storage
 from grader.trees import leaves
+from grader.untouched import clone, contiguous, detach, storage_of
 
 STATE = "module"
 """Prefix of the paths of a module's own tensors."""
@@ -24,14 +25,14 @@ class Snapshot:
     def __init__(self, inputs: dict[str, Any], module: nn.Module | None, mutates: tuple[str, ...]) -> None:
         self.inputs, self.module, self.mutates = inputs, module, mutates
         self.tensors = {
-            path: (leaf, leaf.detach().clone(), leaf._version, leaf.requires_grad, leaf.grad)
+            path: (leaf, clone(detach(leaf)), leaf._version, leaf.requires_grad, leaf.grad)
             for path, leaf in self.paths()
             if isinstance(leaf, Tensor)
         }
         self.plain = [(path, leaf) for path, leaf in self.paths() if not isinstance(leaf, Tensor)]
         self.flags = module_flags(self.module)
         held = [
-            (path, leaf.untyped_storage())
+            (path, storage_of(leaf))
             for path, leaf in self.paths()
             if isinstance(leaf, Tensor) and has_storage(leaf) and leaf.numel()
         ]
@@ -76,7 +77,7 @@ class Snapshot:
         for path, leaf in results:
             shared = own.get(id(leaf))
             if shared is None and has_storage(leaf) and leaf.numel():
-                shared = self.storages.get(leaf.untyped_storage()._cdata)
+                shared = self.storages.get(storage_of(leaf)._cdata)
             if shared is not None:
                 yield path, shared
 
@@ -89,7 +90,7 @@ def same_bytes(a: Tensor, b: Tensor) -> bool:
 def bits(tensor: Tensor) -> Tensor:
     """View a tensor's content as integers, so that nan equals nan."""
     kinds = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    flat = tensor.detach().contiguous()
+    flat = contiguous(detach(tensor))
     return flat.view(kinds[flat.itemsize]) if flat.itemsize in kinds else torch.view_as_real(flat)
 
 

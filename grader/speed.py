@@ -9,10 +9,11 @@ import math
 import random
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from grader.calls import Call, Observation
+from grader.reading import Use
 from grader.sequential import FALSE_PASS, OVER, UNDECIDED, WITHIN, decide, enough, interval
 from grader.verdict import Finding
 
@@ -63,6 +64,10 @@ class Runner(Protocol):
         """Return what one of the calls of the last block returned."""
         ...
 
+    def watch(self, call: Call) -> Observation:
+        """Make one call that is watched and not timed."""
+        ...
+
 
 class TooSlowError(Exception):
     """A timed block was stopped because it took too long."""
@@ -81,6 +86,7 @@ class Race:
         finding: of a wrong result.
         events: share of the learner's time that the GPU's own events account for; 0 without a GPU.
         peaks: bytes that learner and reference held at a time on the GPU.
+        uses: what is forbidden and was called where it was watched, between timed calls.
     """
 
     outcome: str
@@ -91,6 +97,7 @@ class Race:
     finding: Finding | None = None
     events: float = 0.0
     peaks: tuple[int, int] = (0, 0)
+    uses: tuple[Use, ...] = ()
 
     @property
     def failed(self) -> bool:
@@ -168,6 +175,8 @@ class Meet:
         fresh: makes the n-th call; all have the same sizes.
         verify: says what is wrong with what a call returned, beside what the reference returned.
         device: "cpu" or "cuda".
+        forbid: words that the learner's code may not call. The timed calls are not watched, but some like them are, at
+            moments that nobody can foresee.
         chance: chooses the order of the two and which results are looked at.
     """
 
@@ -177,13 +186,16 @@ class Meet:
     fresh: Fresh
     verify: Verify
     device: str = "cpu"
+    forbid: tuple[str, ...] = ()
     chance: random.Random = field(default_factory=random.SystemRandom)
     made: int = 0
+    uses: list[Use] = field(default_factory=list)
 
     def run(self) -> Race:
         """Measure until it is decided; what seems too slow but stays undecided is measured once more."""
         found = self.once()
-        return self.once() if found.outcome == UNDECIDED and found.ratio > self.limit else found
+        found = self.once() if found.outcome == UNDECIDED and found.ratio > self.limit else found
+        return replace(found, uses=tuple(self.uses))
 
     def once(self) -> Race:
         """Measure pairs until the test decides, or there is no more time."""
@@ -198,6 +210,7 @@ class Meet:
 
     def warm_up(self) -> tuple[int, Finding | None]:
         """Make one call each, twice, and check a result; returns how many calls fill a block."""
+        self.watch()
         for _ in range(2):
             calls = self.calls(1)
             self.reference.prepare(calls)
@@ -220,6 +233,7 @@ class Meet:
             over = outcome == UNDECIDED and (number >= MOST_PAIRS or track.seconds > MOST_SECONDS)
             if over or outcome != UNDECIDED or number == looked_at:
                 finding = self.look(calls, self.chance.randrange(laps))
+                self.watch()
                 if finding is not None:
                     return track.race(WRONG, finding)
             if over or outcome != UNDECIDED:
@@ -228,6 +242,11 @@ class Meet:
     def look(self, calls: list[Call], index: int) -> Finding | None:
         """Compare the results of one timed call."""
         return self.verify(calls[index], self.learner.show(index), self.reference.show(index))
+
+    def watch(self) -> None:
+        """Make one more call of the learner's, and note what is forbidden and called in it."""
+        (call,) = self.calls(1)
+        self.uses += self.learner.watch(replace(call, forbid=self.forbid, costs=False)).uses
 
     def pair(self, track: Track, calls: list[Call]) -> None:
         """Time one block each, in random order."""

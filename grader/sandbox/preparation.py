@@ -1,20 +1,30 @@
 """Import once, before there is a child, what every child will need; and what few need, before the first of these."""
 
 import importlib
+import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterable
 from typing import cast
 
 PRELOAD = ("torch", "torch.utils.data", "torch.utils.flop_counter")
-# Modules that torch imports late, at a cost of a second, in a process that serves only one submission.
-RARE = ("torch._dynamo", "torch.fx.experimental.symbolic_shapes")
-_NEEDS_RARE = re.compile(r"\b(optim|func|functorch|testing|checkpoint|compiler|profiler)\b")
+PLOTS = "matplotlib.pyplot"
+# What few programs need, at a cost of a second in a process that serves only one submission: modules that torch imports
+# late, and matplotlib, which also wants to write down which fonts there are. By the words that ask for them.
+RARE = (
+    (
+        re.compile(r"\b(optim|func|functorch|testing|checkpoint|compiler|profiler)\b"),
+        ("torch._dynamo", "torch.fx.experimental.symbolic_shapes"),
+    ),
+    (re.compile(r"\b(plt|matplotlib)\b"), (PLOTS,)),
+)
 
 
 def rare(sources: Iterable[str]) -> tuple[str, ...]:
-    """Return the modules that torch will import late when programs with these sources run; a guess by their words."""
-    return RARE if any(_NEEDS_RARE.search(source) for source in sources) else ()
+    """Return the modules that programs with these sources will import late; a guess by their words."""
+    texts = tuple(sources)
+    return tuple(m for words, modules in RARE if any(words.search(text) for text in texts) for m in modules)
 
 
 def prepare(entry: str, preload: tuple[str, ...], path: tuple[str, ...]) -> Callable[..., None]:
@@ -42,8 +52,10 @@ def load(modules: Iterable[str]) -> None:
     One thread only: a process that has run one parallel operation on several leaves its children waiting for
     threads that they do not have.
     """
-    for name in modules:
-        importlib.import_module(name)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["MPLCONFIGDIR"] = folder  # here matplotlib writes down which fonts there are
+        for name in modules:
+            importlib.import_module(name)
     if "torch" in modules:
         _warm_torch()
     if "torch._dynamo" in modules:
