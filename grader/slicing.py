@@ -100,11 +100,27 @@ def changed_names(node: ast.stmt) -> frozenset[str]:
         targets = node.targets
     elif isinstance(node, (ast.AugAssign, ast.AnnAssign)):
         targets = [node.target]
-    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+    if isinstance(node, (ast.Expr, ast.Assign)) and isinstance(node.value, ast.Call) and not is_kept(node):
         targets = [node.value.func]
         if isinstance(node.value.func, ast.Name) and node.value.func.id == "setattr" and node.value.args:
             targets = [ast.Attribute(node.value.args[0], "any", ast.Store())]
     return frozenset(base.id for target in targets if (base := base_of(target)) is not None)
+
+
+def is_kept(node: ast.Expr | ast.Assign) -> bool:
+    """Whether a statement gives a name, other than `_`, to what it computes."""
+    return isinstance(node, ast.Assign) and not all(isinstance(t, ast.Name) and t.id == "_" for t in node.targets)
+
+
+@lru_cache(maxsize=10_000)
+def changed_by_calling(node: ast.FunctionDef) -> frozenset[str]:
+    """Return the names of the notebook whose value a function changes when it is called."""
+    below = [n for n in ast.walk(node) if n is not node]
+    own = {a.arg for a in below if isinstance(a, ast.arg)}
+    own |= {n.id for n in below if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    told = {name for n in below if isinstance(n, ast.Global) for name in n.names}
+    changed = {name for n in below if isinstance(n, ast.stmt) for name in changed_names(n)}
+    return frozenset((changed - own) | told)
 
 
 def base_of(target: ast.expr) -> ast.Name | None:
@@ -141,9 +157,12 @@ def statements_of(cells: tuple[Cell, ...]) -> list[Statement]:
     nodes = [(number, node) for number, cell in enumerate(cells) if cell.tree for node in cell.tree.body]
     imported = {name for _, node in nodes if is_import(node) for name in bound_names(node)}
     defined = frozenset(n.name for _, n in nodes if isinstance(n, (ast.FunctionDef, ast.ClassDef)))
+    effects = {n.name: changed_by_calling(n) - defined - imported for _, n in nodes if isinstance(n, ast.FunctionDef)}
     found = []
     for number, node in nodes:
         changed = changed_names(node) - imported - (defined if isinstance(node, COMPOUND) else frozenset())
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name):
+            changed |= effects.get(node.value.func.id, frozenset())
         idle = is_course_import(node) or is_main_guard(node)
         makes = frozenset() if idle else bound_names(node) | changed
         found.append(Statement(number, node, makes, bound_names(node)))

@@ -92,6 +92,18 @@ def test_star_imports_and_setattr_are_kept():
     )
 
 
+def test_calls_that_fill_a_table_are_kept():
+    fill = "def fill(**given):\n    TABLE.update(given)"
+    count = "def count():\n    global N\n    N = N + 1"
+    assert run("f", "TABLE = {}", fill, "fill(n=3)", "def f(): return TABLE['n']")() == 3
+    assert run("f", "N = 2", count, "count()", "def f(): return N")() == 3
+    assert run("f", "TABLE = {}", "_ = TABLE.setdefault('n', 3)", "def f(): return TABLE['n']")() == 3
+    seed = "def seed():\n    torch.manual_seed(0)"
+    assert "seed" not in program("f", "import torch", seed, "seed()", "def f(x): return torch.exp(x)").text
+    tests = "def tests(n):\n    seen = []\n    seen.append(f(n))\n    1 / 0"
+    assert run("f", "def f(n): return n", tests, "tests(3)")(3) == 3
+
+
 def test_a_dataclass_finds_its_module():
     source = (
         "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass A:\n    n: int = 3"
