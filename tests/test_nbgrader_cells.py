@@ -1,5 +1,6 @@
 """What our preprocessors do to single cells."""
 
+import time
 import warnings
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -13,7 +14,7 @@ with warnings.catch_warnings():
     from nbconvert.filters import markdown2html
     from nbgrader.utils import determine_grade
 
-    from grader.nbgrader.markdown import harmless
+    from grader.nbgrader.markdown import MOST_IN_ALL, MOST_IN_CELL, MOST_PICTURES, EscapeMarkdown, harmless
     from grader.nbgrader.reading import clean, pictures
     from grader.nbgrader.restore import Original, restored, unique_ids
     from grader.nbgrader.scores import BY_HAND, clamped, fill, is_check
@@ -94,6 +95,37 @@ def test_an_attached_picture_can_be_shown() -> None:
     })  # fmt: skip
     assert kept == {"a.png": {"image/png": "iVBORw0K"}}
     assert harmless("![x](attachment:a.png)", set(kept)) == "![x](attachment:a.png)"
+
+
+def test_pictures_shown_very_often_are_not_shown() -> None:
+    for way in ("![a](attachment:a.png)", "![a][r]"):
+        once, often = (f"{way * n}\n\n[r]: attachment:a.png" for n in (1, MOST_PICTURES + 1))
+        assert "attachment:a.png" in harmless(once, {"a.png"})
+        assert "attachment:a.png" not in harmless(often, {"a.png"})
+
+
+def shown(*sources: str) -> list[str]:
+    """Return what feedback is made of, for a notebook of Markdown cells."""
+    cells = [nbformat.v4.new_markdown_cell(source) for source in sources]
+    made, _ = EscapeMarkdown().preprocess(nbformat.v4.new_notebook(cells=cells), {})
+    return [cell.source for cell in made.cells]
+
+
+@pytest.mark.parametrize("unit", [" ", "\\begin{a}", "\\\\(", "[", "*a **a "])
+def test_showing_markdown_takes_no_longer_than_it_is_long(unit: str) -> None:
+    (text,) = shown("a" + unit * (400_000 // len(unit)) + "b")
+    start = time.process_time()
+    markdown2html(text)
+    assert time.process_time() - start < 20  # in whole it takes minutes
+    assert "cut here" in text
+
+
+def test_a_book_of_markdown_is_cut() -> None:
+    texts = shown("essay", *["x" * MOST_IN_CELL] * 20, "last")
+    assert texts[0] == "essay"
+    assert texts[1] == "x" * MOST_IN_CELL
+    assert "cut here: feedback shows 16,384 characters of a cell" in texts[-1]
+    assert sum(map(len, texts)) < MOST_IN_ALL + 22 * 200
 
 
 @pytest.mark.parametrize(
