@@ -13,13 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from helpers import NO_SHIFT, RIGHT, ROOT, STUB, UNIT, hand_in
+from helpers import NO_SHIFT, RIGHT, ROOT, STUB, UNIT, hand_in, open_folder, shut
 
 from grader import batch, sandbox
 from grader import grade as grading
 from grader.course import load_course, solution_source
 from grader.grade import Options
-from grader.jobs import find_jobs
+from grader.jobs import find_jobs, submitted_bytes
 from grader.judge import judge
 from grader.parsing import parse
 from grader.pools import ENTRY
@@ -289,6 +289,29 @@ def test_many_threads_may_parse_at_once():
             list(threads.map(work, range(6)))  # ast.parse itself raises SystemError here in Python 3.11.7
     finally:
         gc.set_threshold(*before)
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="files have no owners")
+@pytest.mark.parametrize("place", ["bob", f"bob/{UNIT}", f"bob/{UNIT}/{UNIT}.ipynb"])
+def test_what_cannot_be_read_costs_nobody_else_a_grade(place):
+    course = load_course(ROOT)
+    with open_folder() as folder:
+        for student in ("ann", "bob", "cy"):
+            hand_in(folder, student, RIGHT)
+        with shut(folder / place):
+            jobs = find_jobs(folder, course, OPTIONS, "portable")
+            said = {job.student: problem_of(job) for job in jobs}
+    assert list(said) == ["ann", "bob", "cy"]
+    assert "Permission denied" in said.pop("bob")
+    assert set(said.values()) == {""}
+
+
+def problem_of(job):
+    try:
+        submitted_bytes(job)
+    except SubmissionError as error:
+        return str(error)
+    return ""
 
 
 BOOM = "def softmax(x, dim=-1):\n    raise ArithmeticError({text})"
