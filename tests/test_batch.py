@@ -24,6 +24,7 @@ from grader.judge import judge
 from grader.parsing import parse
 from grader.pools import ENTRY
 from grader.record import record
+from grader.render.results import safe_cell
 from grader.slicing import Program
 from grader.subject import Worker
 from grader.submission import SubmissionError
@@ -312,6 +313,20 @@ def problem_of(job):
     except SubmissionError as error:
         return str(error)
     return ""
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n", "\r\n", "\t", "\xa0", "\u3000"])
+@pytest.mark.parametrize("start", "=+-@＝")
+def test_no_text_is_a_formula(start, blank):
+    assert safe_cell(f"{blank}{start}SUM(A1)") == f"'{blank}{start}SUM(A1)"
+    assert safe_cell(f"ann{blank}{start}1") == f"ann{blank}{start}1"
+
+
+def test_marks_that_change_how_a_text_is_read_are_spelled_out():
+    assert printable("a\u202eb\u2066c\u200bd\ufeffe\u2028f") == "a\\u202eb\\u2066c\\u200bd\\ufeffe\\u2028f"
+    assert printable("\U000e0041") == "\\U000e0041"
+    for text in ("می\u200cخواهم", "क्\u200dष", "\U0001f469\u200d\U0001f52c", "日本語 ñ\tx\ny"):
+        assert printable(text) == text
 
 
 BOOM = "def softmax(x, dim=-1):\n    raise ArithmeticError({text})"
