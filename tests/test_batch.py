@@ -415,3 +415,23 @@ def test_a_results_file_that_holds_something_else_is_left_alone(few, tmp_path):
         with pytest.raises(SubmissionError, match="does not hold results"):
             grade(few, tmp_path / "out")
         assert (tmp_path / "out" / "results.jsonl").read_text(encoding="utf-8") == text
+
+
+BURN = """
+def softmax(x, dim=-1):
+    import time
+    end = time.process_time() + 0.7
+    while time.process_time() < end:
+        pass
+    return x
+"""
+
+
+def test_what_one_program_has_used_is_not_missing_for_the_next():
+    exercise = load_course(ROOT).find("softmax")[1]
+    pack = record(exercise)
+    pack = pack.only(pack.calls()[0])
+    program = Program("softmax", (("<cell 1>", BURN),))
+    with sandbox.open("portable", entry=ENTRY, limits=sandbox.Limits(cpu_seconds=2)) as pool, Worker(pool) as worker:
+        seen = [worker.observe(program, (), pack)[0] for _ in range(4)]
+    assert [o.crash for o in seen] == [None] * 4
