@@ -37,8 +37,8 @@ def find_jobs(folder: Path, course: Course, options: Options, level: str, unit: 
     """List the submissions in nbgrader's layout, `<student>/<unit>/<unit>.ipynb` (or .py), in a fixed order."""
     if not folder.is_dir():
         raise SubmissionError(f"{folder} is not a folder")
-    students = sorted(p for p in folder.iterdir() if p.is_dir() and not p.is_symlink() and not p.name.startswith("."))
-    units = [unit] if unit else [u for u in course.unit_names if any((s / u).is_dir() for s in students)]
+    students = sorted(p for p in folder.iterdir() if is_folder(p) and not p.is_symlink() and not p.name.startswith("."))
+    units = [unit] if unit else [u for u in course.unit_names if any(is_folder(s / u) for s in students)]
     jobs = []
     for student in students:
         for name in units:
@@ -49,8 +49,24 @@ def find_jobs(folder: Path, course: Course, options: Options, level: str, unit: 
     return jobs
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a path leads to a folder, as far as this user may know."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def submitted_file(folder: Path, unit: str) -> tuple[Path, str]:
     """Return the file handed in, or why there is none; one renamed file is accepted."""
+    try:
+        return looked_up(folder, unit)
+    except OSError as error:
+        return folder, f"the folder {folder.name} cannot be read: {error.strerror}"
+
+
+def looked_up(folder: Path, unit: str) -> tuple[Path, str]:
+    """Return the same of a folder that can be read."""
     if folder.is_symlink():
         return folder, f"the folder {folder.name} is a symbolic link"
     if not folder.is_dir():

@@ -15,6 +15,8 @@ from grader.speed import Times, TooSlowError
 SLACK = 1.0
 """CPU seconds that a worker may use on top of an exercise's own limit: reading the request and packing the reply."""
 MOST_SECONDS = 60.0
+WORN = 0.25
+"""The part of its CPU time after which a child is not given another program."""
 DISBELIEF = 5.0
 """A child that says it has used less than this part of the time that passed is not believed."""
 MALFORMED = (wire.WireError, TypeError, ValueError, KeyError, AttributeError)
@@ -48,6 +50,10 @@ class Child:
             self._session.close()
             self._session = None
 
+    def worn(self) -> bool:
+        """Whether earlier programs have used so much of the child's CPU time that the next one could run short."""
+        return self._session is not None and self._session.spent > WORN
+
     def load(
         self, program: Program, provided: Provided, calls: bytes, seconds: float, probes: Iterable[str] = ()
     ) -> tuple[str, Observation | None]:
@@ -56,7 +62,7 @@ class Child:
         Returns the token of the replies to these calls, and what went wrong.
         """
         token = secrets.token_hex(8)
-        if self.pool.load_for([*probes, *(source for _, source in (*program.parts, *provided))]):
+        if self.pool.load_for([*probes, *(source for _, source in (*program.parts, *provided))]) or self.worn():
             self.close()
         request = {"do": "observe", "name": program.name, "parts": program.parts, "provided": provided}
         self.session.send(wire.pack({"token": token, **request}))

@@ -20,6 +20,8 @@ from grader.slicing import Cell, Program, slice_program
 MAX_BYTES = 8 * 2**20
 MAX_CODE = 2**18
 """Characters of code: a hundred times as many as a unit takes."""
+MAX_CELLS = 2000
+"""Cells of a notebook, of whatever kind: thirty times as many as a unit has."""
 
 
 class SubmissionError(ValueError):
@@ -61,8 +63,14 @@ def read(path: Path) -> Submission:
     return parse(read_regular(path), path.name)
 
 
-def parse(data: bytes, filename: str) -> Submission:
-    """Parse the bytes of a notebook (.ipynb) or Python file."""
+def parse(data: bytes, filename: str, *, bounded: bool = True) -> Submission:
+    """Parse the bytes of a notebook (.ipynb) or Python file.
+
+    Args:
+        data: the bytes.
+        filename: what it is called; its ending says what it is.
+        bounded: refuse what is too large. What has been parsed before, and was completed since, may be larger.
+    """
     digest = sha256(data).hexdigest()
     try:
         text = data.decode("utf-8-sig")
@@ -71,16 +79,16 @@ def parse(data: bytes, filename: str) -> Submission:
     if filename.endswith(".py"):
         found = [(filename, text)]
     else:
-        found = list(notebook_cells(text, filename))
+        found = list(code_cells(every_cell(text, filename, MAX_CELLS if bounded else sys.maxsize)))
     size = sum(len(source) for _, source in found)
-    if size > MAX_CODE:
+    if bounded and size > MAX_CODE:
         raise SubmissionError(f"{filename} has {size:,} characters of code; the limit is {MAX_CODE:,}")
     magics = not filename.endswith(".py")
     return Submission(tuple(make_cell(label, source, magics=magics) for label, source in found), digest)
 
 
-def notebook_cells(text: str, filename: str) -> Iterable[tuple[str, str]]:
-    """Yield (label, source) of a notebook's code cells; tolerant of whatever does not concern the code."""
+def every_cell(text: str, filename: str, most: int) -> list[Any]:
+    """Return a notebook's cells, as they stand there; no more than `most`."""
     try:
         notebook = json.loads(text)
     except (ValueError, RecursionError):
@@ -88,6 +96,13 @@ def notebook_cells(text: str, filename: str) -> Iterable[tuple[str, str]]:
     cells = notebook.get("cells") if isinstance(notebook, dict) else None
     if not isinstance(cells, list):
         raise SubmissionError(f"{filename} is not a notebook: it has no list of cells")
+    if len(cells) > most:
+        raise SubmissionError(f"{filename} has {len(cells):,} cells; the limit is {most:,}")
+    return cells
+
+
+def code_cells(cells: Iterable[Any]) -> Iterable[tuple[str, str]]:
+    """Yield (label, source) of the code cells; tolerant of whatever does not concern the code."""
     number = 0
     for cell in cells:
         if not isinstance(cell, dict) or not is_code(cell):

@@ -19,6 +19,8 @@ from grader.untouched import clone, contiguous, detach
 MAX_DEPTH = 40
 MAX_NODES = 200_000
 MAX_SKELETON = 16 * 2**20
+MAX_HEADER = 2**20
+"""Bytes that describe the tensors: some ten thousand of them."""
 MAX_DIGITS = 300
 SCALARS = (bool, int, float, str)
 
@@ -84,11 +86,18 @@ class _Writer:
         return spec
 
 
+def bounded(blob: bytes) -> bytes:
+    """Return a blob whose tensors are so few that reading them takes no time; raises `WireError` for others."""
+    if int.from_bytes(blob[:8], "little") > MAX_HEADER:
+        raise WireError("too many tensors")
+    return blob
+
+
 def pack(value: Any) -> bytes:
     """Turn plain data into bytes; raises `WireError` for anything else."""
     writer = _Writer()
     skeleton = json.dumps(writer.node(value), allow_nan=False, separators=(",", ":")).encode()
-    blob: bytes = save(writer.tensors)
+    blob = bounded(save(writer.tensors))
     return len(skeleton).to_bytes(8, "big") + skeleton + blob
 
 
@@ -155,7 +164,7 @@ def unpack(frame: bytes) -> Any:
         if length > min(len(frame) - 8, MAX_SKELETON):
             raise WireError("the reply is shorter than it says, or all words")
         skeleton = json.loads(frame[8 : 8 + length])
-        return _Reader(load(frame[8 + length :])).value(skeleton)
+        return _Reader(load(bounded(frame[8 + length :]))).value(skeleton)
     except WireError:
         raise
     except Exception as error:  # hostile bytes may fail anywhere inside; the cause is only of interest as text

@@ -1,6 +1,9 @@
 """Small things that several test files use."""
 
+import contextlib
 import json
+import os
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -53,3 +56,25 @@ def hand_in(folder, student, source, unit=UNIT, kind=".ipynb"):
     path = place / f"{unit}{kind}"
     path.write_text(notebook(source) if kind == ".ipynb" else source, encoding="utf-8")
     return path
+
+
+@contextlib.contextmanager
+def open_folder():
+    """Make a temporary folder that every user may enter, unlike pytest's own."""
+    with tempfile.TemporaryDirectory(prefix="dojo-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def shut(path):
+    """Shut a file or folder to everybody; who is root, and may read everything, is somebody else for a while."""
+    mode, user = path.stat().st_mode, os.geteuid()
+    path.chmod(0)
+    try:
+        if user == 0:
+            os.seteuid(65534)
+        yield
+    finally:
+        os.seteuid(user)
+        path.chmod(mode)

@@ -13,17 +13,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from helpers import NO_SHIFT, RIGHT, ROOT, STUB, UNIT, hand_in
+from helpers import NO_SHIFT, RIGHT, ROOT, STUB, UNIT, hand_in, open_folder, shut
 
 from grader import batch, sandbox
 from grader import grade as grading
 from grader.course import load_course, solution_source
 from grader.grade import Options
-from grader.jobs import find_jobs
+from grader.jobs import find_jobs, submitted_bytes
 from grader.judge import judge
 from grader.parsing import parse
 from grader.pools import ENTRY
 from grader.record import record
+from grader.render.results import safe_cell
 from grader.slicing import Program
 from grader.subject import Worker
 from grader.submission import SubmissionError
@@ -291,6 +292,43 @@ def test_many_threads_may_parse_at_once():
         gc.set_threshold(*before)
 
 
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="files have no owners")
+@pytest.mark.parametrize("place", ["bob", f"bob/{UNIT}", f"bob/{UNIT}/{UNIT}.ipynb"])
+def test_what_cannot_be_read_costs_nobody_else_a_grade(place):
+    course = load_course(ROOT)
+    with open_folder() as folder:
+        for student in ("ann", "bob", "cy"):
+            hand_in(folder, student, RIGHT)
+        with shut(folder / place):
+            jobs = find_jobs(folder, course, OPTIONS, "portable")
+            said = {job.student: problem_of(job) for job in jobs}
+    assert list(said) == ["ann", "bob", "cy"]
+    assert "Permission denied" in said.pop("bob")
+    assert set(said.values()) == {""}
+
+
+def problem_of(job):
+    try:
+        submitted_bytes(job)
+    except SubmissionError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n", "\r\n", "\t", "\xa0", "\u3000"])
+@pytest.mark.parametrize("start", "=+-@＝")
+def test_no_text_is_a_formula(start, blank):
+    assert safe_cell(f"{blank}{start}SUM(A1)") == f"'{blank}{start}SUM(A1)"
+    assert safe_cell(f"ann{blank}{start}1") == f"ann{blank}{start}1"
+
+
+def test_marks_that_change_how_a_text_is_read_are_spelled_out():
+    assert printable("a\u202eb\u2066c\u200bd\ufeffe\u2028f") == "a\\u202eb\\u2066c\\u200bd\\ufeffe\\u2028f"
+    assert printable("\U000e0041") == "\\U000e0041"
+    for text in ("می\u200cخواهم", "क्\u200dष", "\U0001f469\u200d\U0001f52c", "日本語 ñ\tx\ny"):
+        assert printable(text) == text
+
+
 BOOM = "def softmax(x, dim=-1):\n    raise ArithmeticError({text})"
 
 
@@ -377,3 +415,23 @@ def test_a_results_file_that_holds_something_else_is_left_alone(few, tmp_path):
         with pytest.raises(SubmissionError, match="does not hold results"):
             grade(few, tmp_path / "out")
         assert (tmp_path / "out" / "results.jsonl").read_text(encoding="utf-8") == text
+
+
+BURN = """
+def softmax(x, dim=-1):
+    import time
+    end = time.process_time() + 0.7
+    while time.process_time() < end:
+        pass
+    return x
+"""
+
+
+def test_what_one_program_has_used_is_not_missing_for_the_next():
+    exercise = load_course(ROOT).find("softmax")[1]
+    pack = record(exercise)
+    pack = pack.only(pack.calls()[0])
+    program = Program("softmax", (("<cell 1>", BURN),))
+    with sandbox.open("portable", entry=ENTRY, limits=sandbox.Limits(cpu_seconds=2)) as pool, Worker(pool) as worker:
+        seen = [worker.observe(program, (), pack)[0] for _ in range(4)]
+    assert [o.crash for o in seen] == [None] * 4

@@ -45,6 +45,8 @@ from nbgrader_course import (
     write,
 )
 
+from grader.submission import MAX_CELLS
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 __all__ = ["course"]
 
@@ -125,6 +127,13 @@ def odd_metadata(notebook: Notebook) -> None:
     notebook.cells += [{"cell_type": "heading", "source": "x"}, {"cell_type": "code"}, "text", None]
 
 
+def fill_up(notebook: Notebook) -> None:
+    """As many cells as may be handed in; autograding adds to them what was deleted."""
+    drop(notebook, *CHECKS, "setup")
+    empty = {"cell_type": "code", "source": "", "metadata": {}, "outputs": [], "execution_count": None}
+    notebook.cells += [empty] * (MAX_CELLS - len(notebook.cells))
+
+
 def own_setup(notebook: Notebook) -> None:
     """An import more in the setup cell, one less, and answers that need both."""
     find(notebook, "setup").source = "import torch as t\nfrom torch import nn"
@@ -163,6 +172,7 @@ SURVIVE: dict[str, Callable[[Notebook], None]] = {
     "setup-edited": own_setup,
     "setup-edited-twice": lambda notebook: (own_setup(notebook), duplicated(notebook, "setup")),
     "no-cell-ids": old_format,
+    "full-of-cells": fill_up,
     "odd-metadata": odd_metadata,
 }
 """What learners do to a notebook with right answers; it keeps all its points."""
@@ -184,6 +194,7 @@ DAMAGED = {
     "no-cells": (b'{"nbformat": 4}', "no list of cells"),
     "not-text": (b"\xff\xfe\x00", "UTF-8"),
     "deeply-nested": (b"[" * 100_000, "valid JSON"),
+    "too-many-cells": (b'{"cells": [' + b"{}, " * MAX_CELLS + b"{}]}", "the limit is 2,000"),
     "too-large": (b" " * (8 * 2**20 + 1), "the limit is"),
 }
 """Files that cannot be read, and what their authors are told."""

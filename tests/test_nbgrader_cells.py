@@ -1,20 +1,27 @@
 """What our preprocessors do to single cells."""
 
+import logging
+import os
+import time
 import warnings
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
 import pytest
+from helpers import UNIT, hand_in, open_folder, shut
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # nbgrader's and nbconvert's own
     from nbconvert.filters import markdown2html
     from nbgrader.utils import determine_grade
 
-    from grader.nbgrader.markdown import harmless
-    from grader.nbgrader.reading import clean, pictures
+    from grader.nbgrader.folders import find_submissions
+    from grader.nbgrader.markdown import MOST_IN_ALL, MOST_IN_CELL, MOST_PICTURES, EscapeMarkdown, harmless
+    from grader.nbgrader.reading import clean, pictures, read_submitted
     from grader.nbgrader.restore import Original, restored, unique_ids
     from grader.nbgrader.scores import BY_HAND, clamped, fill, is_check
     from grader.nbgrader.script import script_cells
@@ -94,6 +101,68 @@ def test_an_attached_picture_can_be_shown() -> None:
     })  # fmt: skip
     assert kept == {"a.png": {"image/png": "iVBORw0K"}}
     assert harmless("![x](attachment:a.png)", set(kept)) == "![x](attachment:a.png)"
+
+
+def test_pictures_shown_very_often_are_not_shown() -> None:
+    for way in ("![a](attachment:a.png)", "![a][r]"):
+        once, often = (f"{way * n}\n\n[r]: attachment:a.png" for n in (1, MOST_PICTURES + 1))
+        assert "attachment:a.png" in harmless(once, {"a.png"})
+        assert "attachment:a.png" not in harmless(often, {"a.png"})
+
+
+def shown(*sources: str) -> list[str]:
+    """Return what feedback is made of, for a notebook of Markdown cells."""
+    cells = [nbformat.v4.new_markdown_cell(source) for source in sources]
+    made, _ = EscapeMarkdown().preprocess(nbformat.v4.new_notebook(cells=cells), {})
+    return [cell.source for cell in made.cells]
+
+
+@pytest.mark.parametrize("unit", [" ", "\\begin{a}", "\\\\(", "[", "*a **a "])
+def test_showing_markdown_takes_no_longer_than_it_is_long(unit: str) -> None:
+    (text,) = shown("a" + unit * (400_000 // len(unit)) + "b")
+    start = time.process_time()
+    markdown2html(text)
+    assert time.process_time() - start < 20  # in whole it takes minutes
+    assert "cut here" in text
+
+
+def test_a_book_of_markdown_is_cut() -> None:
+    texts = shown("essay", *["x" * MOST_IN_CELL] * 20, "last")
+    assert texts[0] == "essay"
+    assert texts[1] == "x" * MOST_IN_CELL
+    assert "cut here: feedback shows 16,384 characters of a cell" in texts[-1]
+    assert sum(map(len, texts)) < MOST_IN_ALL + 22 * 200
+
+
+class Course:
+    """As much of nbgrader's course as finding submissions takes."""
+
+    submitted_directory, source_directory, student_id, assignment_id, notebook_id = "in", "solutions", "*", UNIT, "*"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def format_path(self, step: str, student: str, assignment: str) -> str:
+        return str(self.root / step / student / assignment)
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="files have no owners")
+@pytest.mark.parametrize("place", ["bob", f"bob/{UNIT}"])
+def test_a_folder_that_cannot_be_read_is_named(place: str, caplog: pytest.LogCaptureFixture) -> None:
+    with open_folder() as root:
+        (root / "solutions" / UNIT).mkdir(parents=True)
+        (root / "solutions" / UNIT / f"{UNIT}.ipynb").touch()
+        files = {student: hand_in(root / "in", student, "x = 1") for student in ("ann", "bob")}
+        converter = SimpleNamespace(coursedir=Course(root), log=logging.getLogger("test"))
+        with shut(root / "in" / place):
+            find_submissions(converter)
+            found, problem = read_submitted(files["bob"], {})
+    assert converter.assignments[str(files["ann"].parent)] == [str(files["ann"])]
+    assert (found.cells, problem) == ([], f"the folder {UNIT} cannot be read: Permission denied")
+    if place == "bob":  # nbgrader looks no further
+        assert "bob' cannot be read" in caplog.text
+    else:
+        assert converter.assignments[str(files["bob"].parent)] == [str(files["bob"])]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from grader.submission import MAX_BYTES, SubmissionError, load_program, parse, read, read_regular
+from grader.submission import MAX_BYTES, MAX_CELLS, SubmissionError, load_program, parse, read, read_regular
 
 
 def notebook(*sources, **extra):
@@ -226,6 +226,16 @@ def test_reading_takes_no_longer_than_the_source_is_long(source):
 def test_a_book_of_code_is_refused():
     with pytest.raises(SubmissionError, match="characters of code"):
         parse(b"x = 1\n" * 100_000, "a.py")
+
+
+@pytest.mark.parametrize("kind", ["code", "markdown"])
+def test_a_notebook_of_thousands_of_cells_is_refused(kind):
+    cells = [{"cell_type": kind, "source": "x", "metadata": {}}] * MAX_CELLS
+    parse(json.dumps({"cells": cells}).encode(), "a.ipynb")
+    data = json.dumps({"cells": [*cells, cells[0]]}).encode()
+    with pytest.raises(SubmissionError, match=r"has 2,001 cells; the limit is 2,000"):
+        parse(data, "a.ipynb")
+    parse(data, "a.ipynb", bounded=False)
 
 
 def test_cells_in_other_languages_are_empty():

@@ -1,6 +1,7 @@
 """Plain data as bytes: what goes in comes out, what is hostile is refused."""
 
 import math
+import time
 
 import pytest
 import torch
@@ -148,6 +149,17 @@ def test_a_reply_of_words_only_is_refused():
     skeleton = b'"' + b"x" * (wire.MAX_SKELETON + 1) + b'"'
     with pytest.raises(wire.WireError, match="all words"):
         wire.unpack(len(skeleton).to_bytes(8, "big") + skeleton)
+
+
+def test_more_tensors_than_anybody_compares_are_refused_before_they_are_made():
+    facts = ",".join(f'"{n}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for n in range(300_000))
+    header = f"{{{facts}}}".encode()
+    start = time.process_time()
+    with pytest.raises(wire.WireError, match="too many tensors"):
+        wire.unpack((4).to_bytes(8, "big") + b"null" + len(header).to_bytes(8, "little") + header)
+    assert time.process_time() - start < 1  # making them takes 4 s and 400 MB
+    with pytest.raises(wire.WireError, match="too many tensors"):
+        wire.pack([torch.zeros(())] * 3 + [torch.zeros(()) for _ in range(20_000)])
 
 
 def test_a_number_without_end_is_refused():

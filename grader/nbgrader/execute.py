@@ -58,7 +58,7 @@ class TrustedExecute(NbGraderPreprocessor):  # type: ignore[misc]
             problem = nb.metadata.get("grader", {}).get("problem")
             if problem:
                 raise SubmissionError(problem)
-            found = parse(nbformat.writes(nb).encode(), f"{unit.name}.ipynb")
+            found = parse(nbformat.writes(nb).encode(), f"{unit.name}.ipynb", bounded=False)  # cells were restored
         except SubmissionError as error:
             return unreadable(unit, error, options)
         with Worker(open_pool(self.isolation)) as worker:

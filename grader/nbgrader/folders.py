@@ -10,6 +10,8 @@ from typing import Any
 from nbgrader.converters import Autograde
 from nbgrader.converters.base import BaseConverter
 
+from grader.jobs import is_folder
+
 
 def take_place() -> None:
     """Let `nbgrader autograde` and formgrader's button find submissions our way; nbgrader has no setting for it."""
@@ -26,6 +28,8 @@ def find_submissions(converter: Any) -> None:
     pattern = course.format_path(course.submitted_directory, course.student_id, course.assignment_id)
     folders = glob.glob(pattern)  # noqa: PTH207 - the pattern is a whole path
     found = {folder: notebooks for folder in folders if (notebooks := to_grade(course, folder))}
+    for folder in unreadable(glob.glob(str(Path(pattern).parent))):  # noqa: PTH207
+        converter.log.error("'%s' cannot be read: what was handed in there is not graded", folder)
     if not found:
         BaseConverter.init_notebooks(converter)  # says that nothing is there, and what may have been meant
         return
@@ -34,10 +38,16 @@ def find_submissions(converter: Any) -> None:
     converter.assignments, converter.notebooks = found, []
 
 
+def unreadable(folders: list[str]) -> list[str]:
+    """Return the folders in which this user may not look anything up, in order: no pattern finds what they hold."""
+    found = map(Path, folders)
+    return sorted(str(folder) for folder in found if is_folder(folder) and not is_folder(folder / ".."))
+
+
 def to_grade(course: Any, folder: str) -> list[str]:
     """Return the notebooks of a folder, with the one that bears the assignment's name even if it is not there."""
     here = Path(folder)
-    if not here.is_dir():
+    if not is_folder(here):
         return []
     found = {path.name for path in here.glob(f"{course.notebook_id}.ipynb")}
     source = Path(course.format_path(course.source_directory, ".", here.name), f"{here.name}.ipynb")

@@ -14,7 +14,8 @@ from grader.render.text import by_case, what_is_wrong
 from grader.verdict import Verdict
 
 SCHEMA = "torch-dojo/result/v1"
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+FORMULA_STARTS = tuple("=+-@＝＋－＠")
+"""In some languages a spreadsheet takes the wide forms for the others."""
 Row = dict[str, Any]
 
 
@@ -47,7 +48,7 @@ def json_line(data: Mapping[str, Any]) -> str:
 def safe_cell(value: object) -> str:
     """Return a text that a spreadsheet does not take for a formula."""
     text = str(value)
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+    return f"'{text}" if text.lstrip().startswith(FORMULA_STARTS) else text  # whatever kind of blank comes before
 
 
 def grades_csv(rows: Sequence[Row]) -> str:

@@ -106,6 +106,12 @@ class Session:
         """
         return settled(self.pid)
 
+    @property
+    def spent(self) -> float:
+        """The part of its CPU time that the process has used, as far as that can be seen."""
+        used = cpu_clock(self.pid) or (usage(self.pid) or self._used).cpu
+        return used / self._limits.cpu_seconds
+
     def close(self) -> None:
         """Kill the process and everything left of it, and wait until it is gone. Harmless when repeated."""
         if self._failure is None:
