@@ -137,31 +137,37 @@ def silent_stderr() -> Iterator[None]:
 
 def hint(candidate: Callable[..., Any] | str) -> None:
     """Show the next hint of an exercise; each call shows one more, from a nudge to nearly the answer."""
-    from grader.course import load_course
     from grader.render.messages import hint_text
 
-    name = candidate if isinstance(candidate, str) else candidate.__name__
-    _, exercise = load_course().find(name)
-    number = _TRIES[exercise.id] = min(_TRIES.get(exercise.id, 0) + 1, len(exercise.hints))
+    _, exercise, _ = asked_about(candidate)
+    number = _TRIES[exercise.id] = _TRIES.get(exercise.id, 0) + 1
     print(hint_text(number, exercise.hints))  # noqa: T201
 
 
-def reproduce(candidate: Callable[..., Any], case: str) -> Any:
+def reproduce(candidate: Callable[..., Any] | str, case: str = "") -> Any:
     """Make the call of a visible case with your own function and return its result; errors are raised as they are.
 
     Args:
-        candidate: your function or class.
+        candidate: your function or class, or its name.
         case: the case's name, as `check` shows it.
+
+    Raises:
+        ValueError: the course has no exercise of that name, it has no such case (the text lists those that there are),
+            or you have defined nothing of that name yet.
     """
-    from grader.course import load_course, meant
+    from grader.course import meant
     from grader.observe import run_plainly
     from grader.record import record
 
-    _, exercise = load_course().find(candidate.__name__)
+    _, exercise, live = asked_about(candidate)
     calls = {p.call.label: p.call for p in record(exercise).planned if not p.case.hidden}
     if case not in calls:
-        raise ValueError(f"{exercise.id} has no visible case {case!r}{meant(case, calls)}; it has: {', '.join(calls)}")
-    return run_plainly(candidate, calls[case])
+        known = ", ".join(map(repr, calls))
+        problem = f"has no visible case {case!r}{meant(case, calls)}; it has" if case else "has these visible cases"
+        raise ValueError(f"{exercise.id} {problem}: {known}")
+    if live is None:
+        raise ValueError(f"{exercise.name} is not defined")
+    return run_plainly(live, calls[case])
 
 
 def provided(exercise: str) -> Callable[..., Any]:

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from grader.course import load_course
 from grader.exercise import Exercise
 from grader.grade import BEFORE_GRADING, Options, grade, ungraded, unreadable, wanted
-from grader.jobs import Job, key_of, submitted_bytes
+from grader.jobs import NOTHING, Job, key_of, submitted_bytes
 from grader.pools import open_pool
 from grader.remote import Child
+from grader.render.messages import speaking
 from grader.render.results import Row, grades_csv, json_line, row
 from grader.sandbox import Pool
 from grader.subject import Worker
 from grader.submission import SubmissionError, parse
-from grader.verdict import NOT_GRADABLE, Verdict
+from grader.verdict import NOT_ATTEMPTED, NOT_GRADABLE, Verdict
 
 JOURNAL = "journal.jsonl"
 RESULTS = "results.jsonl"
@@ -64,12 +67,22 @@ def beside(pool: Pool, thread: int) -> Child | None:  # noqa: ARG001 - each thre
 
 
 def grade_job(job: Job) -> Graded:
-    """Grade one submission. Whatever is wrong with it ends in its own rows."""
+    """Grade one submission, in the language of whoever asked. Whatever is wrong with it ends in its own rows."""
+    with speaking(job.language):
+        verdicts, digest = verdicts_of(job)
+        unit = load_course(Path(job.root)).unit(job.unit)
+        return tuple(row_of(v, job, e, digest) for v, e in zip(verdicts, wanted(unit, job.options), strict=True))
+
+
+def verdicts_of(job: Job) -> tuple[list[Verdict], str | None]:
+    """Return one verdict per exercise, and the digest of the file that was graded."""
     course = load_course(Path(job.root))
     unit = course.unit(job.unit)
     prepare(job.root, job.unit, job.options)
     pool = open_pool(job.level)
     digest = None
+    if job.problem == NOTHING:
+        return [not_handed_in(e, pool.isolation) for e in wanted(unit, job.options)], None
     try:
         data = submitted_bytes(job)
         digest = hashlib.sha256(data).hexdigest()
@@ -85,15 +98,23 @@ def grade_job(job: Job) -> Graded:
             raise
         except Exception as error:  # a fault of ours must not cost the others their grades
             verdicts = [ungraded(e, error, pool.isolation) for e in wanted(unit, job.options)]
-    return tuple(row_of(v, job, e, digest) for v, e in zip(verdicts, wanted(unit, job.options), strict=True))
+    return verdicts, digest
+
+
+def not_handed_in(exercise: Exercise, isolation: str) -> Verdict:
+    """Return the verdict on an exercise of a unit that a student left out."""
+    return Verdict(
+        exercise.id, exercise.name, NOT_ATTEMPTED, 0.0, exercise.points, untested=(NOTHING,), isolation=isolation
+    )
 
 
 def row_of(verdict: Verdict, job: Job, exercise: Exercise, digest: str | None) -> Row:
     """Put a verdict into words; one that cannot be is for a person to look at."""
     try:
-        return row(verdict, job.student, job.unit, digest)
+        return row(verdict, job.student, job.unit, digest, job.options.seed)
     except Exception as error:
-        return row(ungraded(exercise, error, verdict.isolation), job.student, job.unit, digest)
+        failed = ungraded(exercise, error, verdict.isolation)
+        return row(failed, job.student, job.unit, digest, job.options.seed)
 
 
 def read_journal(path: Path) -> dict[str, Graded]:
@@ -124,16 +145,20 @@ def run(
 
     Every finished submission is appended to a journal at once; with `resume` those are not graded again. Earlier
     results of exercises that this run does not grade stay in the files.
+
+    Raises:
+        SubmissionError: another run is writing into `out`, or its files hold something else than results.
+        OSError: `out` cannot be written.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    earlier = earlier_rows(out / RESULTS)
-    journal = out / JOURNAL
-    done = read_journal(journal) if resume else {}
-    keys = {job: key_of(job) for job in jobs}
-    results = {job: done[key] for job, key in keys.items() if key in done}
-    left = [job for job in jobs if job not in results]
-    with journal.open("ab" if resume else "wb") as file:
-        if file.tell():
+    with own_journal(out) as file:
+        earlier = earlier_rows(out / RESULTS)
+        done = read_journal(out / JOURNAL) if resume else {}
+        keys = {job: key_of(job) for job in jobs}
+        results = {job: done[key] for job, key in keys.items() if key in done}
+        left = [job for job in jobs if job not in results]
+        if not resume:
+            file.truncate(0)
+        elif file.tell():
             file.write(b"\n")  # ends a line that a kill cut short
         for job, graded in each_graded(left, workers, scheduler):
             results[job] = graded if timing else tuple({**r, "seconds": None} for r in graded)
@@ -143,11 +168,36 @@ def run(
                 os.fsync(file.fileno())
             if progress is not None:
                 progress(job, graded, len(results), len(jobs))
-    rows = [one for job in jobs for one in results[job]]
-    whole = with_others(earlier, rows)
-    write_whole(out / RESULTS, "".join(map(json_line, whole)))
-    write_whole(out / GRADES, grades_csv(whole))
+        rows = [one for job in jobs for one in results[job]]
+        whole = with_others(earlier, rows)
+        write_whole(out / RESULTS, "".join(map(json_line, whole)))
+        write_whole(out / GRADES, grades_csv(whole))
     return rows
+
+
+@contextlib.contextmanager
+def own_journal(out: Path) -> Iterator[BinaryIO]:
+    """Open a folder's journal, as it is, for one run: whatever it reads and writes there is its own until it ends."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / JOURNAL).open("ab") as file:
+        if not claimed(file):
+            raise SubmissionError(f"another run is writing into {out}: wait for it, or choose another folder")
+        yield file
+
+
+def claimed(file: BinaryIO) -> bool:
+    """Take the lock of an open file, which ends with the process at the latest; False where another one has it."""
+    if sys.platform == "win32":
+        return True  # nothing is graded there
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # this file system knows no locks
+    return True
 
 
 def earlier_rows(path: Path) -> list[Row]:

@@ -108,6 +108,8 @@ def resolve(target: str, unit: str | None, exercise: str | None) -> tuple[Path, 
         return path, name, exercise
     if target in course.unit_names:
         return own_file(course, target), target, exercise
+    if path.exists() and not target.isidentifier():
+        raise typer.BadParameter(f"{path} is neither a notebook (.ipynb) nor a .py file")
     found = course.find(target)
     return own_file(course, found[0].name), found[0].name, found[1].id
 
@@ -188,12 +190,13 @@ def exit_code(error: Exception) -> int | None:
 
     if isinstance(error, (CourseError, SubmissionError)):
         return USAGE
-    return INFRASTRUCTURE if isinstance(error, (Unavailable, WorkerError)) else None
+    return INFRASTRUCTURE if isinstance(error, (Unavailable, WorkerError, OSError)) else None
 
 
 def fail(error: Exception, code: int) -> None:
     """Say what is wrong and end."""
-    Console(stderr=True, highlight=False).print(f"grader: {error}", markup=False, soft_wrap=True)
+    text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else str(error)
+    Console(stderr=True, highlight=False).print(f"grader: {text}", markup=False, soft_wrap=True)
     raise SystemExit(code)
 
 

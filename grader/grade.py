@@ -19,6 +19,7 @@ from grader.pack import Pack, PlannedSpeed
 from grader.preamble import prepared
 from grader.reading import Use
 from grader.record import SEED, record
+from grader.render.messages import said, translate
 from grader.sandbox import Unavailable, WorkerError
 from grader.sequential import UNDECIDED
 from grader.slicing import Program
@@ -26,7 +27,7 @@ from grader.source import scan
 from grader.speed import WRONG, Meet, Race, Runner
 from grader.subject import Subject
 from grader.submission import Submission, SubmissionError
-from grader.verdict import ERROR, NOT_ATTEMPTED, NOT_GRADABLE, Finding, Verdict
+from grader.verdict import ERROR, N_, NOT_ATTEMPTED, NOT_GRADABLE, Finding, Verdict
 
 _GPU = threading.Lock()
 """One process at a time uses the GPU: others would change what is measured there."""
@@ -137,7 +138,7 @@ def measure(course: Course, program: Program, subject: Subject, pack: Pack) -> R
                 return meet(pack.speed, learner, reference, pack.exercise.forbid)
         except WorkerError as error:
             if not error.blameless:
-                finding = Finding("runs", f"worker_{error.kind}", TIMED_CALLS, {"text": str(error)})
+                finding = Finding("runs", f"worker_{error.kind}", TIMED_CALLS, {"text": said(error)})
                 return Race(WRONG, pack.speed.limit, finding=finding)
     return Race(UNDECIDED, pack.speed.limit)
 
@@ -155,7 +156,7 @@ def absent(exercise: Exercise, program: Program) -> Verdict:
     """Return the verdict where the submission does not define the exercise."""
     base = Verdict(exercise.id, exercise.name, NOT_ATTEMPTED, 0.0, exercise.points)
     if program.broken is None:
-        return replace(base, untested=(f"{exercise.name} is not defined",))
+        return replace(base, untested=(translate(N_("{name} is not defined"), name=exercise.name),))
     finding = Finding("runs", "broken_cell", facts={"text": program.broken})
     return replace(base, status=ERROR, findings=(finding,))
 

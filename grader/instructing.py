@@ -82,7 +82,7 @@ def regrade(
     """Grade again (after a mended exercise, say) and show whose points changed."""
     from grader import batch
 
-    before = batch.read_rows(out / batch.RESULTS) if (out / batch.RESULTS).exists() else []
+    before = batch.earlier_rows(out / batch.RESULTS)
     if not before:
         raise typer.BadParameter(f"{out} holds no earlier results: use grade")
     after = run_class(folder, out, unit, None, seed, workers, isolation, False, None, True)

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 import grader
 from grader.course import Course, load_course
 from grader.grade import Options
+from grader.render.messages import language, translate
 from grader.submission import SubmissionError, read_regular
 from grader.texts import printable
+from grader.verdict import N_
 
 KINDS = (".ipynb", ".py")
+NOTHING = N_("nothing was handed in")
+TOO_HIGH = N_("{file} lies one folder too high: {folder}/ is missing")
+SEVERAL = N_("there is no {file}, and several others: {others}")
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """One submission to grade: whose, of which unit, in which file, and how.
 
-    `problem` says why there is no file; such a job is graded without one.
+    `problem` says why there is no file; such a job is graded without one. `language` is the one to tell it in.
     """
 
     student: str
@@ -31,6 +36,7 @@ class Job:
     level: str
     problem: str = ""
     root: str = ""
+    language: str = field(default_factory=language)
 
 
 def find_jobs(folder: Path, course: Course, options: Options, level: str, unit: str | None = None) -> list[Job]:
@@ -62,33 +68,40 @@ def submitted_file(folder: Path, unit: str) -> tuple[Path, str]:
     try:
         return looked_up(folder, unit)
     except OSError as error:
-        return folder, f"the folder {folder.name} cannot be read: {error.strerror}"
+        return folder, translate(
+            N_("the folder {name} cannot be read: {why}"), name=folder.name, why=error.strerror or str(error)
+        )
 
 
 def looked_up(folder: Path, unit: str) -> tuple[Path, str]:
     """Return the same of a folder that can be read."""
     if folder.is_symlink():
-        return folder, f"the folder {folder.name} is a symbolic link"
+        return folder, translate(N_("the folder {name} is a symbolic link"), name=folder.name)
     if not folder.is_dir():
-        beside = [f"{unit}{kind}" for kind in KINDS if os.path.lexists(folder.parent / f"{unit}{kind}")]
-        if beside:
-            return folder, f"{beside[0]} lies one folder too high: {unit}/ is missing"
-        return folder, "nothing was handed in"
-    for kind in KINDS:
-        if os.path.lexists(folder / f"{unit}{kind}"):
-            return folder / f"{unit}{kind}", ""
+        beside = named(folder.parent, unit)
+        return folder, translate(TOO_HIGH, file=beside, folder=unit) if beside else NOTHING
+    if own := named(folder, unit):
+        return folder / own, ""
     others = sorted(p for p in folder.iterdir() if p.suffix in KINDS)
     if len(others) == 1:
         return others[0], ""
-    if not others:
-        return folder, f"there is no {unit}.ipynb"
-    return folder, f"there is no {unit}.ipynb, and several others: {', '.join(p.name for p in others)}"
+    if others:
+        return folder, translate(SEVERAL, file=f"{unit}.ipynb", others=", ".join(p.name for p in others))
+    deeper = [f"{inner.name}/{found}" for inner in sorted(folder.glob("*/")) if (found := named(inner, unit))]
+    if deeper:
+        return folder, translate(N_("{file} lies one folder too deep"), file=deeper[0])
+    return folder, translate(N_("there is no {file}"), file=f"{unit}.ipynb")
+
+
+def named(folder: Path, unit: str) -> str:
+    """Return the name of the file in a folder that bears the unit's name; nothing if there is none."""
+    return next((f"{unit}{kind}" for kind in KINDS if os.path.lexists(folder / f"{unit}{kind}")), "")
 
 
 def submitted_bytes(job: Job) -> bytes:
     """Read a job's file."""
     if job.problem:
-        raise SubmissionError(job.problem)
+        raise SubmissionError(translate(job.problem))
     return read_regular(Path(job.path))
 
 
@@ -109,5 +122,6 @@ def key_of(job: Job) -> str:
     except SubmissionError as error:
         content = str(error)
     course = load_course(Path(job.root))
-    facts = [job.student, job.unit, content, job.level, repr(job.options), course_digest(job.root, course.package)]
+    facts = [job.student, job.unit, content, job.level, job.language, repr(job.options)]
+    facts.append(course_digest(job.root, course.package))
     return hashlib.sha256("\n".join(facts).encode("utf-8", "surrogateescape")).hexdigest()

@@ -89,8 +89,7 @@ def next_hint(exercise: str, level: int = 0) -> str:
     state = read_state(course)
     key = f"{unit.name}/{found.id}"
     number = level or state.get("hints", {}).get(key, 0) + 1
-    number = max(1, min(number, len(found.hints)))
-    state.setdefault("hints", {})[key] = number
+    state.setdefault("hints", {})[key] = max(1, min(number, len(found.hints)))
     write_state(course, state)
     return hint_text(number, found.hints)
 

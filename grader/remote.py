@@ -142,4 +142,6 @@ class RemoteLaps:
         try:
             return self.child.ask(seconds, **request)
         except sandbox.WorkerError as error:
-            raise sandbox.WorkerError(error.kind, str(error), error.blameless or self.trusted) from None
+            raise sandbox.WorkerError(
+                error.kind, error.message, error.blameless or self.trusted, **error.facts
+            ) from None

@@ -16,6 +16,7 @@ from grader.laps import Laps
 from grader.observe import observe
 from grader.pack import Pack
 from grader.remote import MALFORMED, Child, Provided, RemoteLaps
+from grader.render.messages import said, translate
 from grader.sandbox.usage import on_one_core
 from grader.slicing import Program
 from grader.speed import Runner
@@ -123,7 +124,7 @@ class Worker:
             seen, _ = self.attempt(program, provided, pack)
         if seen and seen[0].raised is not None and seen[0].raised.stage == "load":
             return seen[:1] * len(pack.calls())
-        unrun = crashed("closed", "an earlier call of this exercise ended the process")
+        unrun = crashed("closed", translate(N_("an earlier call of this exercise ended the process")))
         return (seen + [unrun] * len(pack.calls()))[: len(pack.calls())]
 
     def attempt(self, program: Program, provided: Provided, pack: Pack) -> tuple[list[Observation], bool]:
@@ -133,9 +134,9 @@ class Worker:
             seen.extend(self.replies(program, provided, pack))
         except sandbox.WorkerError as error:
             self.child.close()
-            return [*seen, crashed(error.kind, str(error))], error.blameless
+            return [*seen, crashed(error.kind, said(error))], error.blameless
         except MALFORMED as error:
-            seen.append(crashed("reply", f"the answer could not be read ({error})"))
+            seen.append(crashed("reply", str(error)))
             self.child.close()
         return seen, False
 
@@ -159,7 +160,7 @@ class Worker:
             return str(self.beside.ask(ASKING_SECONDS, do="lacks", device=device))
         except sandbox.WorkerError as error:
             self.beside.close()
-            return f"{missing(device) or device}: {error}"
+            return f"{missing(device) or device}: {said(error)}"
 
     @contextmanager
     def runners(
@@ -177,7 +178,9 @@ class Worker:
             raise
         except MALFORMED as error:
             self.start_over()
-            raise sandbox.WorkerError("reply", f"sent an answer that could not be read ({error})") from None
+            raise sandbox.WorkerError(
+                "reply", N_("sent an answer that could not be read ({error})"), error=error
+            ) from None
 
 
 @lru_cache(maxsize=512)

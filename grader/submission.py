@@ -15,13 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from grader.parsing import parse as parse_source
+from grader.render.messages import translate
 from grader.slicing import Cell, Program, slice_program
+from grader.verdict import N_
 
 MAX_BYTES = 8 * 2**20
 MAX_CODE = 2**18
 """Characters of code: a hundred times as many as a unit takes."""
 MAX_CELLS = 2000
 """Cells of a notebook, of whatever kind: thirty times as many as a unit has."""
+
+OLD_FORMAT = N_("{name} is in an old format of notebooks (3 or older): open it in Jupyter and save it")
+NO_CELLS = N_("{name} is not a notebook: it has no list of cells")
 
 
 class SubmissionError(ValueError):
@@ -45,16 +50,18 @@ def read_regular(path: Path, limit: int = MAX_BYTES) -> bytes:
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
-        raise SubmissionError(f"{path.name} cannot be opened: {error.strerror}") from None
+        text = translate(N_("{name} cannot be opened: {reason}"), name=path.name, reason=error.strerror)
+        raise SubmissionError(text) from None
     facts = os.fstat(handle)
     if not stat.S_ISREG(facts.st_mode):  # before Python makes a file of it, which it refuses for a folder
         os.close(handle)
-        raise SubmissionError(f"{path.name} is not an ordinary file")
+        raise SubmissionError(translate(N_("{name} is not an ordinary file"), name=path.name))
     with os.fdopen(handle, "rb") as file:
         if facts.st_nlink > 1:
-            raise SubmissionError(f"{path.name} is a hard link; hand in a copy of the file")
+            raise SubmissionError(translate(N_("{name} is a hard link; hand in a copy of the file"), name=path.name))
         if facts.st_size > limit:
-            raise SubmissionError(f"{path.name} has {facts.st_size:,} bytes; the limit is {limit:,}")
+            said = N_("{name} has {size} bytes; the limit is {limit}")
+            raise SubmissionError(translate(said, name=path.name, size=f"{facts.st_size:,}", limit=f"{limit:,}"))
         return file.read(limit + 1)
 
 
@@ -75,14 +82,16 @@ def parse(data: bytes, filename: str, *, bounded: bool = True) -> Submission:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SubmissionError(f"{filename} is not UTF-8 text (byte {error.start})") from None
+        said = translate(N_("{name} is not UTF-8 text (byte {place})"), name=filename, place=error.start)
+        raise SubmissionError(said) from None
     if filename.endswith(".py"):
         found = [(filename, text)]
     else:
         found = list(code_cells(every_cell(text, filename, MAX_CELLS if bounded else sys.maxsize)))
     size = sum(len(source) for _, source in found)
     if bounded and size > MAX_CODE:
-        raise SubmissionError(f"{filename} has {size:,} characters of code; the limit is {MAX_CODE:,}")
+        said = N_("{name} has {size} characters of code; the limit is {limit}")
+        raise SubmissionError(translate(said, name=filename, size=f"{size:,}", limit=f"{MAX_CODE:,}"))
     magics = not filename.endswith(".py")
     return Submission(tuple(make_cell(label, source, magics=magics) for label, source in found), digest)
 
@@ -92,12 +101,15 @@ def every_cell(text: str, filename: str, most: int) -> list[Any]:
     try:
         notebook = json.loads(text)
     except (ValueError, RecursionError):
-        raise SubmissionError(f"{filename} is not a notebook: it does not hold valid JSON") from None
+        said = translate(N_("{name} is not a notebook: it does not hold valid JSON"), name=filename)
+        raise SubmissionError(said) from None
     cells = notebook.get("cells") if isinstance(notebook, dict) else None
     if not isinstance(cells, list):
-        raise SubmissionError(f"{filename} is not a notebook: it has no list of cells")
+        old = isinstance(notebook, dict) and "worksheets" in notebook
+        raise SubmissionError(translate(OLD_FORMAT if old else NO_CELLS, name=filename))
     if len(cells) > most:
-        raise SubmissionError(f"{filename} has {len(cells):,} cells; the limit is {most:,}")
+        said = N_("{name} has {size} cells; the limit is {limit}")
+        raise SubmissionError(translate(said, name=filename, size=f"{len(cells):,}", limit=f"{most:,}"))
     return cells
 
 
@@ -171,8 +183,9 @@ def parsed_cell(label: str, source: str) -> Cell:
         return Cell(file, source, parse_source(source))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None)
-        where = f" (line {line})" if line else ""
-        return Cell(file, source, None, f"{type(error).__name__}{where}: {getattr(error, 'msg', error)}")
+        said = N_("{error} (line {line}): {text}") if line else N_("{error}: {text}")
+        facts = {"error": type(error).__name__, "line": line, "text": getattr(error, "msg", error)}
+        return Cell(file, source, None, translate(said, **facts))
 
 
 def load_program(program: Program, provided: Iterable[tuple[str, str]] = ()) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ import torch
 from helpers import ROOT
 
 import grader
+from grader import live
 from grader.api import verdict_of
 from grader.render.html import html
 
@@ -71,11 +72,24 @@ def test_reproduce_makes_the_call_of_a_case():
         grader.reproduce(softmax, "large score")
 
 
+def test_reproduce_without_a_case_lists_them():
+    with pytest.raises(ValueError, match=r"has these visible cases: 'a vector', .*'large scores'"):
+        grader.reproduce(softmax)
+
+
+def test_reproduce_takes_a_name(monkeypatch):
+    with pytest.raises(ValueError, match="softmax is not defined"):
+        grader.reproduce("softmax", "large scores")
+    monkeypatch.setattr(live, "live_object", {"softmax": softmax}.get)
+    assert torch.isnan(grader.reproduce("softmax", "large scores")).any()
+
+
 def test_hints_come_one_by_one(capsys):
     for _ in range(4):
         grader.hint(softmax)
     lines = capsys.readouterr().out.splitlines()
-    assert [line[:11] for line in lines] == ["hint 1 of 3", "hint 2 of 3", "hint 3 of 3", "hint 3 of 3"]
+    assert [line[:11] for line in lines[:4]] == ["hint 1 of 3", "hint 2 of 3", "hint 3 of 3", "hint 3 of 3"]
+    assert lines[4:] == ["there are no more hints"]
 
 
 def test_html_escapes_what_the_learner_controls():

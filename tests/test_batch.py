@@ -73,17 +73,17 @@ def test_every_submission_gets_its_row(students, tmp_path):
     rows = by_student(grade(students, tmp_path / "out", workers=2))
     assert {name: r["status"] for name, r in rows.items()} == {
         "ann": "passed", "bob": "partly", "cy": "not_attempted", "dee": "error", "eve": "error", "=SUM(A1)": "passed",
-        'quote"comma,': "passed", "fay": "error", "gus": "error", "hal": "passed",
+        'quote"comma,': "passed", "fay": "error", "gus": "not_attempted", "hal": "passed",
     }  # fmt: skip
     assert rows["bob"]["misconception"] == "no_shift"
     assert "CPU time" in rows["dee"]["findings"][0]["message"]
     assert "valid JSON" in rows["fay"]["findings"][0]["message"]
-    assert "nothing was handed in" in rows["gus"]["findings"][0]["message"]
+    assert (rows["gus"]["points"], rows["gus"]["untested"]) == (0.0, ["nothing was handed in"])
     written = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert by_student(written) == rows
     assert list(written[0]) == [
         "schema", "student", "unit", "exercise", "status", "points", "max_points", "findings", "misconception", "hint",
-        "isolation", "seconds", "grader_version", "source_sha256",
+        "untested", "isolation", "seed", "seconds", "grader_version", "source_sha256",
     ]  # fmt: skip
     sheet = list(csv.reader((tmp_path / "out" / "grades.csv").read_text().splitlines()))
     assert sheet[0][:5] == ["student", "unit", "points", "max_points", "softmax"]
@@ -362,10 +362,10 @@ def test_names_that_are_no_text_are_graded_like_others(tmp_path):
 def test_a_finding_that_cannot_be_told_is_for_a_person_to_look_at(few, tmp_path, monkeypatch):
     usual = batch.row
 
-    def broken(verdict, student, unit, digest):
+    def broken(verdict, student, *facts):
         if student == "bob" and verdict.status != "not_gradable":
             raise KeyError("changed_evil")
-        return usual(verdict, student, unit, digest)
+        return usual(verdict, student, *facts)
 
     monkeypatch.setattr(batch, "row", broken)
     rows = grade(few, tmp_path / "out")
@@ -405,7 +405,52 @@ def test_results_of_other_exercises_stay(few, tmp_path):
 def test_a_file_in_the_wrong_folder_is_named(tmp_path):
     hand_in(tmp_path / "in", "ann", RIGHT).rename(tmp_path / "in" / "ann" / f"{UNIT}.ipynb")
     (tmp_path / "in" / "ann" / UNIT).rmdir()
-    assert "one folder too high" in grade(tmp_path / "in", tmp_path / "out")[0]["findings"][0]["message"]
+    deep = hand_in(tmp_path / "in", "bob", RIGHT)
+    (deep.parent / UNIT).mkdir()
+    deep.rename(deep.parent / UNIT / deep.name)
+    ann, bob = grade(tmp_path / "in", tmp_path / "out")
+    assert "one folder too high" in ann["findings"][0]["message"]
+    assert f"{UNIT}/{UNIT}.ipynb lies one folder too deep" in bob["findings"][0]["message"]
+
+
+def test_a_row_records_its_seed(tmp_path):
+    hand_in(tmp_path / "in", "ann", RIGHT)
+    jobs = find_jobs(tmp_path / "in", load_course(ROOT), replace(OPTIONS, seed=7), "portable", UNIT)
+    assert [r["seed"] for r in batch.run(jobs, tmp_path / "out")] == [7]
+
+
+def test_what_was_told_in_another_language_is_told_again(few, tmp_path, monkeypatch):
+    grade(few, tmp_path / "out")
+    monkeypatch.setenv("GRADER_LANG", "zh")
+    dee = by_student(grade(few, tmp_path / "out", resume=True))["dee"]
+    assert "第 3 行" not in dee["findings"][0]["message"]
+    assert "第 2 行" in dee["findings"][0]["message"]
+
+
+def test_a_job_is_told_in_the_language_of_whoever_asked(few, monkeypatch):
+    monkeypatch.setenv("GRADER_LANG", "zh")
+    jobs = find_jobs(few, load_course(ROOT), OPTIONS, "portable", UNIT)
+    monkeypatch.delenv("GRADER_LANG")  # a cluster's worker has an environment of its own
+    told = {job.student: batch.grade_job(job)[0] for job in jobs if job.student == "bob"}
+    assert told["bob"]["hint"].startswith("要先减去")
+
+
+def test_a_second_run_into_the_same_folder_is_refused_and_harms_nothing(tmp_path):
+    folder, out = tmp_path / "submitted", tmp_path / "out"
+    for number in range(4):
+        hand_in(folder, f"s{number}", [RIGHT, NO_SHIFT][number % 2] + f"\n# {number}\n")
+    hand_in(folder, "slow", "def softmax(x, dim=-1):\n    while True: pass")
+    first = subprocess.Popen(command(folder, out), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while first.poll() is None and not lines_of(out):
+        time.sleep(0.02)
+    second = subprocess.run(command(folder, out), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert first.poll() is None, "the first run must still be running"
+    assert second.returncode == 2
+    assert "another run is writing into" in second.stderr
+    assert first.wait() == 1
+    rows = batch.read_rows(out / batch.RESULTS)
+    assert sorted(r["student"] for r in rows) == ["s0", "s1", "s2", "s3", "slow"]
+    assert lines_of(out) == 5
 
 
 def test_a_results_file_that_holds_something_else_is_left_alone(few, tmp_path):

@@ -7,7 +7,10 @@ import sys
 import time
 
 import pytest
+import torch
 from helpers import NO_SHIFT, RIGHT, ROOT, STUB, UNIT, hand_in, notebook
+
+from grader import cli
 
 
 def grader(*words, cwd=ROOT, **environment):
@@ -50,6 +53,9 @@ def test_check_says_what_is_wrong(own):
         (("grade", "tests", "--out", "out", "--unit", "nothing"), 2, "there is no unit"),
         (("regrade", "tests/submissions", "--out", "missing"), 2, "no earlier results"),
         (("frobnicate",), 2, "No such command"),
+        (("check", "README.md"), 2, "README.md is neither a notebook"),
+        (("grade", "tests/submissions", "--out", "README.md", "--exercise", "softmax"), 3, "File exists: README.md"),
+        (("grade", "tests/submissions", "--out", "README.md/a", "--exercise", "softmax"), 3, "Not a directory: README"),
         (("hint", "softmax"), 0, "hint"),
         (("status",), 0, "softmax_regression"),
     ],
@@ -158,3 +164,30 @@ def test_an_unknown_level_or_device_is_named(option, value):
     assert done.returncode == 2
     assert f"'{value}'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_regrading_a_damaged_file_is_refused_in_words(tmp_path):
+    (tmp_path / "results.jsonl").write_text('{"schema": "torch-do', encoding="utf-8")
+    done = grader("regrade", "tests/submissions", "--out", tmp_path)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert "does not hold results" in done.stderr
+
+
+def test_an_error_of_the_system_is_one_sentence(capsys):
+    error = OSError("Timed out trying to connect to tcp://localhost:1 after 30 s")  # without number and file
+    code = cli.exit_code(error)
+    assert code == cli.INFRASTRUCTURE
+    with pytest.raises(SystemExit):
+        cli.fail(error, code)
+    assert capsys.readouterr().err == f"grader: {error}\n"
+
+
+def test_a_gpu_that_is_missing_is_said_once_below_the_class(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    hand_in(tmp_path / "in", "ann", RIGHT)
+    words = ("--exercise", "softmax", "--isolation", "portable", "--device", "cuda")
+    done = grader("grade", tmp_path / "in", "--out", tmp_path / "out", *words)
+    assert done.returncode == 0
+    assert done.stdout.count("there is no CUDA device") == 1
+    assert "(1 of 1 exercises)" in done.stdout

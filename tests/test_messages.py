@@ -14,9 +14,12 @@ from helpers import ROOT
 
 import grader
 from grader.catalogue import spoken
-from grader.render.messages import SENTENCES, sentence
-from grader.render.text import text
-from grader.verdict import Finding, Verdict
+from grader.render.html import html
+from grader.render.messages import SENTENCES, place, said, sentence
+from grader.render.text import HIDDEN, text
+from grader.sandbox.errors import death
+from grader.submission import SubmissionError, parse
+from grader.verdict import CHECKS, Finding, Verdict
 
 PACKAGE = Path(grader.__file__).parent
 FOLDER = PACKAGE / "locale" / "zh" / "LC_MESSAGES"
@@ -112,3 +115,40 @@ def test_few_cases_are_shown_one_of_each_check_first():
 def test_a_hidden_case_is_told_in_words_of_its_own():
     page = text(Verdict("f", "f", "failed", 0.0, 5, (Finding("finite", "nan", "secret numbers", hidden=True),)))
     assert "nan or inf stand where they should not" in page
+
+
+def test_of_a_hidden_case_every_check_can_be_told():
+    assert set(HIDDEN) == set(CHECKS)
+
+
+def test_a_place_is_a_cell_or_a_file(monkeypatch):
+    assert place("<cell 8>", 3) == "cell 8, line 3"
+    assert place("<cell mine_2.py>", 3) == "mine_2.py, line 3"
+    monkeypatch.setenv("GRADER_LANG", "zh")
+    assert place("<cell 8>", 3) == "第 8 个代码单元格，第 3 行"
+
+
+ENGLISH = re.compile(r"[A-Za-z]+ [A-Za-z]+")
+
+
+def test_a_chinese_verdict_is_chinese_throughout(monkeypatch):
+    monkeypatch.setenv("GRADER_LANG", "zh")
+    facts = {"text": said(death(0, 0.0, 1.0, ""))}
+    finding = Finding("runs", "worker_exit", "", facts, trace=(("<cell 8>", 3, "cross_entropy"),))
+    verdict = Verdict("f", "f", "partly", 2.36, 8, (finding,), untested=("nothing was handed in",))
+    page = text(verdict)
+    assert page.startswith("f：部分正确，2.36 分（满分 8 分）\n  - 代码：")
+    assert "第 8 个代码单元格，第 3 行，在 cross_entropy 中" in page
+    assert not ENGLISH.search(page)
+    shown = re.sub("<[^>]*>", "", html(verdict))
+    assert "没有提交任何文件" in shown
+    assert "第 3 行，在 cross_entropy 中" in shown
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe", b"{", b"[]", b'{"worksheets": []}', b" " * 300_000])
+def test_what_is_wrong_with_a_file_is_told_in_chinese(data, monkeypatch):
+    monkeypatch.setenv("GRADER_LANG", "zh")
+    with pytest.raises(SubmissionError) as caught:
+        parse(data, "a.py" if data.startswith(b" ") else "a.ipynb")
+    assert str(caught.value).startswith(("a.py ", "a.ipynb "))
+    assert not ENGLISH.search(str(caught.value))

@@ -300,6 +300,11 @@ def test_cells_are_neither_added_nor_lost_in_the_gradebook(graded: Path) -> None
 
 def test_a_single_renamed_notebook_counts(graded: Path) -> None:
     assert earned(graded, "renamed") == most(graded)
+    log = (graded / "autograde.log").read_text(encoding="utf-8")
+    folder = f"submitted/renamed/{UNIT}/"
+    assert f"{folder}my notebook.ipynb in place of {UNIT}.ipynb" in log
+    assert not [line for line in log.splitlines() if "WARNING" in line and folder in line]
+    assert f"No submitted file: {graded}/submitted/no-notebook/{UNIT}/{UNIT}.ipynb" in log
 
 
 def test_of_several_renamed_notebooks_none_counts(graded: Path) -> None:
@@ -340,7 +345,10 @@ def test_a_python_file_alone_can_be_graded(course: Path, tmp_path: Path) -> None
     """As formgrader's button does it: nothing but one student's .py file, which nbgrader would not even find."""
     root = another(course, tmp_path / "course")
     hand_in(root, "ada", script(root), f"{UNIT}.py")
-    assert "Warning" not in autograde(root, "--student=ada")
+    log = autograde(root, "--student=ada")
+    assert "Warning" not in log
+    assert "WARNING" not in log
+    assert f"submitted/ada/{UNIT}/{UNIT}.py in place of {UNIT}.ipynb" in log
     assert earned(root, "ada") == most(root)
     assert "No notebooks were matched" in autograde(root, "--student=nobody", status=1)
 

@@ -327,3 +327,9 @@ def test_links_devices_and_large_files_are_refused(tmp_path):
         read_regular(large)
     with pytest.raises(SubmissionError, match="cannot be opened"):
         read(tmp_path / "missing.py")
+
+
+def test_an_old_notebook_is_named_as_such():
+    data = json.dumps({"metadata": {}, "nbformat": 3, "nbformat_minor": 0, "worksheets": [{"cells": []}]}).encode()
+    with pytest.raises(SubmissionError, match="old format"):
+        parse(data, "a.ipynb")

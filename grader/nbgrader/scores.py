@@ -9,10 +9,12 @@ from nbformat.v4 import new_output
 from nbgrader.preprocessors import SaveAutoGrades
 
 from grader.render.html import html
+from grader.render.messages import translate
 from grader.render.text import text
-from grader.verdict import NOT_GRADABLE, Verdict
+from grader.verdict import N_, NOT_GRADABLE, Verdict
 
 BY_HAND = "GradeByHand"
+OF_NO_EXERCISE = N_("this cell belongs to no exercise of the course: it needs manual grading")
 
 
 def is_check(cell: Any) -> bool:
@@ -38,9 +40,7 @@ def fill(cell: Any, verdict: Verdict | None) -> None:
 
 def by_hand(verdict: Verdict | None) -> Any:
     """Return an error as output: read as a score it means 0, never full marks."""
-    message = "this cell belongs to no exercise of the course: it needs manual grading"
-    if verdict is not None:
-        message = text(verdict)
+    message = translate(OF_NO_EXERCISE) if verdict is None else text(verdict)
     return new_output("error", ename=BY_HAND, evalue=message, traceback=[message])
 
 

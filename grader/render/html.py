@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from grader.render.messages import translate
-from grader.render.text import STATUS, by_case, case_name, hint_line, most_telling, points_of, what_is_wrong
+from grader.render.text import STATUS, by_case, case_name, hint_line, most_telling, places, points_of, what_is_wrong
 from grader.verdict import ERROR, FAILED, N_, PARTLY, PASSED, Verdict
 
 COLOURS = {PASSED: "#1a7f37", PARTLY: "#9a6700", FAILED: "#cf222e", ERROR: "#cf222e"}
@@ -15,7 +15,7 @@ TEMPLATE = """
   <div><b>{{ verdict.name }}</b> &nbsp; <span style="color:{{ colour }};font-weight:600">{{ status }}</span>
     &nbsp; {{ points }}</div>
   {%- for row in rows %}
-  <div style="margin-top:.45em"><b>{{ row.case }}</b>: {{ row.text }}
+  <div style="margin-top:.45em"><b>{{ row.case }}</b>{{ colon }}{{ row.text }}
     {%- if row.snippet %}<br><code style="font-size:90%;white-space:pre-wrap">{{ row.snippet }}</code>{% endif %}
     {%- for place in row.places %}<br><span style="color:#57606a;font-size:90%">{{ place }}</span>{% endfor %}
   </div>
@@ -46,12 +46,12 @@ def html(verdict: Verdict) -> str:
             "case": case_name(f),
             "text": what_is_wrong(f),
             "snippet": f.snippet,
-            "places": [f"{cell.strip('<>')}, line {line}, in {function}" for cell, line, function in f.trace[-2:]],
+            "places": places(f),
         }
         for f in shown
     ]
     left = len(wrong) - len(shown)
-    notes = list(verdict.untested)
+    notes = [translate(reason) for reason in verdict.untested]
     if verdict.passed and verdict.hidden_left:
         notes.append(translate(N_("all public checks passed; hidden checks run at grading")))
     rendered: str = template().render(
@@ -60,6 +60,7 @@ def html(verdict: Verdict) -> str:
         status=translate(STATUS[verdict.status]),
         points=points_of(verdict.points, verdict.max_points),
         rows=rows,
+        colon=translate(N_(": ")),
         more=translate(N_("and {count} more cases"), count=left) if left > 0 else "",
         hint=hint_line(verdict),
         notes=notes,

@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grader.texts import printable
 from grader.verdict import N_, Finding
+
+if TYPE_CHECKING:
+    from grader.sandbox.errors import WorkerError
 
 LOCALES = Path(__file__).parent.parent / "locale"
 LANGUAGES = ("en", "zh")
@@ -134,9 +137,13 @@ SENTENCES = {
 
 
 def hint_text(number: int, hints: tuple[str, ...]) -> str:
-    """Write one of an exercise's hints with its number."""
-    hint = translate(hints[number - 1])
-    return translate(N_("hint {number} of {count}: {hint}"), number=number, count=len(hints), hint=hint)
+    """Write one of an exercise's hints with its number: the last one, and that it is the last, beyond them."""
+    count = len(hints)
+    shown = max(1, min(number, count))
+    hint = translate(
+        N_("hint {number} of {count}: {hint}"), number=shown, count=count, hint=translate(hints[shown - 1])
+    )
+    return hint if number <= count else hint + "\n" + translate(N_("there are no more hints"))
 
 
 def add_texts(folder: Path) -> None:
@@ -173,10 +180,15 @@ def speaking(language: str) -> Iterator[None]:
         _chosen.reset(before)
 
 
-def translate(text: str, **facts: Any) -> str:
+def translate(text: str, /, **facts: Any) -> str:
     """Return a text in the current language, filled in."""
     found = catalogue(language()).gettext(text)
     return found.format(**facts) if facts else found
+
+
+def said(error: WorkerError) -> str:
+    """Say how a sandboxed process ended."""
+    return translate(error.message, **error.facts)
 
 
 def sentence(finding: Finding) -> str:
@@ -193,10 +205,13 @@ def sentence(finding: Finding) -> str:
 
 
 def place(cell: str, line: int) -> str:
-    """Name a place in the learner's code."""
+    """Name a place in the learner's code, a notebook's cell or a file."""
     if not cell and not line:
         return translate(N_("somewhere inside"))
-    return translate(N_("{cell}, line {line}"), cell=cell, line=line)
+    label = cell.strip("<>").removeprefix("cell ")
+    if label.isdecimal():
+        return translate(N_("cell {number}, line {line}"), number=label, line=line)
+    return translate(N_("{file}, line {line}"), file=label, line=line)
 
 
 def readable(value: Any) -> Any:

@@ -19,7 +19,7 @@ FORMULA_STARTS = tuple("=+-@＝＋－＠")
 Row = dict[str, Any]
 
 
-def row(verdict: Verdict, student: str, unit: str, digest: str | None) -> Row:
+def row(verdict: Verdict, student: str, unit: str, digest: str | None, seed: int | None = None) -> Row:
     """Return one (student, exercise) as plain data, in the published order of fields."""
     found = [{"check": f.check, "case": f.case, "message": what_is_wrong(f)} for f in by_case(verdict)]
     return {
@@ -33,7 +33,9 @@ def row(verdict: Verdict, student: str, unit: str, digest: str | None) -> Row:
         "findings": found,
         "misconception": verdict.misconception,
         "hint": None if verdict.hint is None else translate(verdict.hint),
+        "untested": [translate(reason) for reason in verdict.untested],
         "isolation": verdict.isolation,
+        "seed": seed,
         "seconds": verdict.seconds,
         "grader_version": grader.__version__,
         "source_sha256": digest,

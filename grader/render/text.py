@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from grader.render.messages import sentence, translate
+from grader.render.messages import place, sentence, translate
 from grader.verdict import ERROR, FAILED, N_, NOT_ATTEMPTED, NOT_GRADABLE, PARTLY, PASSED, Finding, Verdict
 
 STATUS = {
@@ -21,10 +21,17 @@ HIDDEN = {
     "structure": N_("the result has other parts"),
     "shape": N_("a shape is not right"),
     "dtype": N_("a dtype is not right"),
+    "device": N_("the result is not on the device of the inputs"),
     "finite": N_("nan or inf stand where they should not, or are missing"),
     "values": N_("values are not right"),
     "errors": N_("the exception that is wanted is not raised"),
     "gradients": N_("gradients are not right"),
+    "inputs": N_("inputs are not left as they are"),
+    "state": N_("something besides the result is left changed"),
+    "forbidden": N_("something is called that is not allowed"),
+    "cost": N_("it costs more than is allowed"),
+    "growth": N_("its cost grows faster than is allowed"),
+    "speed": N_("it takes longer than is allowed"),
 }
 """What is said of a hidden case, by check."""
 MOST_CASES = 3
@@ -38,7 +45,8 @@ def number(points: float) -> str:
 def headline(verdict: Verdict) -> str:
     """Say name, status and points in one line."""
     status = translate(STATUS[verdict.status])
-    return f"{verdict.name}: {status}, {points_of(verdict.points, verdict.max_points)}"
+    points = points_of(verdict.points, verdict.max_points)
+    return translate(N_("{name}: {status}, {points}"), name=verdict.name, status=status, points=points)
 
 
 def points_of(points: float, most: int) -> str:
@@ -83,13 +91,15 @@ def case_name(finding: Finding) -> str:
     return translate(variant, case=finding.case) if variant else finding.case
 
 
+def places(finding: Finding) -> list[str]:
+    """Name the learner's own lines in which it happened, the innermost last."""
+    named = N_("{place}, in {function}")
+    return [translate(named, place=place(cell, line), function=f) for cell, line, f in finding.trace[-2:]]
+
+
 def what_is_wrong(finding: Finding) -> str:
     """Say a finding; of a hidden case only the kind of check, never its values."""
-    if finding.hidden and finding.check in HIDDEN:
-        return translate(HIDDEN[finding.check])
-    if finding.hidden:
-        return translate(N_("the check of {check} does not pass"), check=finding.check)
-    return sentence(finding)
+    return translate(HIDDEN[finding.check]) if finding.hidden else sentence(finding)
 
 
 def lines(verdict: Verdict) -> Iterator[str]:
@@ -98,17 +108,16 @@ def lines(verdict: Verdict) -> Iterator[str]:
     wrong = by_case(verdict)
     shown = most_telling(wrong)
     for finding in shown:
-        yield f"  - {case_name(finding)}: {what_is_wrong(finding)}"
+        yield f"  - {case_name(finding)}{translate(N_(': '))}{what_is_wrong(finding)}"
         if finding.snippet:
             yield f"      {finding.snippet}"
-        for cell, line, function in finding.trace[-2:]:
-            yield f"      {cell.strip('<>')}, line {line}, in {function}"
+        yield from (f"      {where}" for where in places(finding))
     if len(wrong) > len(shown):
         yield "  - " + translate(N_("and {count} more cases"), count=len(wrong) - len(shown))
     if verdict.hint:
         yield f"  {hint_line(verdict)}"
     for reason in verdict.untested:
-        yield f"  ({translate(reason)})"
+        yield "  " + translate(N_("({reason})"), reason=translate(reason))
     if verdict.passed and verdict.hidden_left:
         yield "  " + translate(N_("all public checks passed; hidden checks run at grading"))
 

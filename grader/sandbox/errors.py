@@ -2,9 +2,12 @@
 
 import os
 import signal
-from typing import Literal
+from typing import Any, Literal
+
+from grader.verdict import N_
 
 Kind = Literal["timeout", "memory", "crash", "exit", "output", "reply", "closed"]
+CPU_TIME = N_("used more than {seconds} s of CPU time")
 
 
 class WorkerError(Exception):
@@ -12,14 +15,16 @@ class WorkerError(Exception):
 
     Args:
         kind: what class of failure it was.
-        message: the sentence, without a subject: "used more than 10 s of CPU time".
+        message: the sentence, without a subject, marked for translation: "used more than {seconds} s of CPU time".
         blameless: whether the process was killed through no fault of its own, because its server ended: try again
             in a new session.
+        facts: what the sentence is filled with.
     """
 
-    def __init__(self, kind: Kind, message: str, blameless: bool = False) -> None:
-        super().__init__(message)
+    def __init__(self, kind: Kind, message: str, blameless: bool = False, **facts: Any) -> None:
+        super().__init__(message.format(**facts))
         self.kind: Kind = kind
+        self.message, self.facts = message, facts
         self.blameless = blameless
 
 
@@ -38,16 +43,16 @@ def death(status: int, cpu_used: float, cpu_limit: float, output: str) -> Worker
     """
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:
-        return WorkerError("exit", f"ended before it answered (exit status {code})")
+        return WorkerError("exit", N_("ended before it answered (exit status {code})"), code=code)
     try:
         name = signal.Signals(-code).name
     except ValueError:
         name = str(-code)
     if name == "SIGXCPU" or (name == "SIGKILL" and cpu_used >= cpu_limit):
-        return WorkerError("timeout", f"used more than {cpu_limit:g} s of CPU time")
+        return WorkerError("timeout", CPU_TIME, seconds=f"{cpu_limit:g}")
     if name == "SIGABRT" and "bad_alloc" in output:
-        return WorkerError("memory", "ran out of memory and was aborted (std::bad_alloc)")
-    return WorkerError("crash", f"killed by signal {name}")
+        return WorkerError("memory", N_("ran out of memory and was aborted (std::bad_alloc)"))
+    return WorkerError("crash", N_("killed by signal {name}"), name=name)
 
 
 def size(count: int) -> str:

@@ -22,6 +22,7 @@ from grader.sandbox.launch import launch
 from grader.sandbox.limits import Limits
 from grader.sandbox.preparation import PRELOAD, rare
 from grader.sandbox.session import Session
+from grader.verdict import N_
 
 LEVELS = ("none", "portable", "linux", "strict")
 _DEFAULT = Limits()
@@ -131,7 +132,7 @@ class Pool:
         """Return the running server; start one if there is none, or none any more."""
         with self._serving:
             if self._closed:
-                raise WorkerError("closed", "the pool was closed")
+                raise WorkerError("closed", N_("the pool was closed"))
             if self._client is None or not self._client.alive:
                 if self._client is not None:
                     self._client.close()

@@ -6,14 +6,17 @@ import signal
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from grader.sandbox.channel import Channel
 from grader.sandbox.client import Client, ServerError
-from grader.sandbox.errors import Kind, WorkerError, death, size
+from grader.sandbox.errors import CPU_TIME, Kind, WorkerError, death, size
 from grader.sandbox.frames import FrameError
 from grader.sandbox.limits import Limits
 from grader.sandbox.usage import POLL_SECONDS, Usage, cpu_clock, settled, usage
+from grader.verdict import N_
+
+WAITED = N_("spent {waited} s waiting, and {computed} s computing")
 
 
 class Session:
@@ -64,7 +67,7 @@ class Session:
         """
         self._check()
         if self._answered >= self._asked and self._channel.unread():
-            raise self._fail("reply", "sent bytes that nobody had asked for")
+            raise self._fail("reply", N_("sent bytes that nobody had asked for"))
         self._asked += 1
         self._channel.post(frame)
 
@@ -97,7 +100,7 @@ class Session:
                 looked = now
                 self._watch(start, cpu)
             if now > deadline:
-                raise self._fail("timeout", f"did not answer within {wall:g} s")
+                raise self._fail("timeout", N_("did not answer within {seconds} s"), seconds=f"{wall:g}")
 
     def cpu(self) -> float | None:
         """Return the CPU seconds that the process has used, exactly, as the kernel counts them for the grader.
@@ -115,7 +118,7 @@ class Session:
     def close(self) -> None:
         """Kill the process and everything left of it, and wait until it is gone. Harmless when repeated."""
         if self._failure is None:
-            self._fail("closed", "the session was closed")
+            self._fail("closed", N_("the session was closed"))
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -126,12 +129,14 @@ class Session:
         try:
             frame = self._channel.take()
         except FrameError:
-            raise self._fail("reply", f"its answer is larger than {size(self._limits.frame_bytes)}") from None
+            raise self._fail(
+                "reply", N_("its answer is larger than {size}"), size=size(self._limits.frame_bytes)
+            ) from None
         if frame is not None:
             self._channel.read_output()
             self._answered += 1
         if self._channel.overflowed:
-            raise self._fail("output", f"printed more than {size(self._limits.output_bytes)}")
+            raise self._fail("output", N_("printed more than {size}"), size=size(self._limits.output_bytes))
         return frame
 
     def _watch(self, start: float, cpu: float) -> None:
@@ -143,12 +148,12 @@ class Session:
             raise self._ended()
         self._used = now
         if now.memory > self._limits.memory_bytes:
-            raise self._fail("memory", f"used more than {size(self._limits.memory_bytes)} of memory")
+            raise self._fail("memory", N_("used more than {size} of memory"), size=size(self._limits.memory_bytes))
         if self._waited > 10 * now.cpu + self._limits.idle_seconds:
-            raise self._fail("timeout", f"spent {self._waited:.0f} s waiting, and {now.cpu:.0f} s computing")
+            raise self._fail("timeout", WAITED, waited=f"{self._waited:.0f}", computed=f"{now.cpu:.0f}")
         for used, limit in ((now.cpu, self._limits.cpu_seconds), (now.cpu - start, cpu)):
             if used > limit:
-                raise self._fail("timeout", f"used more than {limit:g} s of CPU time")
+                raise self._fail("timeout", CPU_TIME, seconds=f"{limit:g}")
 
     def _ended(self) -> WorkerError:
         """Find out how the process ended; one that only closed its pipe is killed."""
@@ -161,15 +166,15 @@ class Session:
             time.sleep(0.005)
         self._channel.read_output()
         if not self._client.alive:
-            return self._fail("crash", "ended together with the sandbox server", blameless=True)
+            return self._fail("crash", N_("ended together with the sandbox server"), blameless=True)
         if status is None:
-            return self._fail("closed", "closed its answer pipe without answering")
+            return self._fail("closed", N_("closed its answer pipe without answering"))
         error = death(status, self._used.cpu, self._limits.cpu_seconds, self.output)
-        return self._fail(error.kind, str(error))
+        return self._fail(error.kind, error.message, **error.facts)
 
-    def _fail(self, kind: Kind, message: str, blameless: bool = False) -> WorkerError:
+    def _fail(self, kind: Kind, message: str, blameless: bool = False, **facts: Any) -> WorkerError:
         """End the session for this reason: kill the process, keep its last words, free everything."""
-        self._failure = WorkerError(kind, message, blameless)
+        self._failure = WorkerError(kind, message, blameless, **facts)
         if self._handle is not None:  # it names this process even when the server has gone
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(self._handle, signal.SIGKILL)
