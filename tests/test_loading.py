@@ -8,6 +8,7 @@ from grader import course as course_module
 from grader import live
 from grader.audit import audit
 from grader.build import marking_problem, solution_notebook
+from grader.catalogue import texts
 from grader.course import CourseError, UnknownError, load_course
 from grader.nbgrader.reading import exercise_ids
 
@@ -145,3 +146,5 @@ def test_a_lesson_marks_every_exercise(course):
         solution_notebook(made, made.unit("first"))
     with pytest.raises(CourseError, match=r"lesson.md is missing"):
         solution_notebook(made, made.unit("second"))
+    with pytest.raises(CourseError, match=r"lesson.md is missing"):
+        list(texts(made.unit("second")))
