@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,9 +11,11 @@ from typing import Any
 import torch
 
 from grader.answers import signature, wrong_answers
-from grader.course import Course, CourseError, Unit, solution_source
+from grader.course import Course, CourseError, Unit, UnknownError, solution_source
+from grader.declaration_checks import declaration_problems, uses_problems
 from grader.exercise import Candidate, Exercise
 from grader.grade import meet
+from grader.importing import blame
 from grader.judge import judge
 from grader.laps import Laps
 from grader.likeness import alike
@@ -26,11 +27,11 @@ from grader.slicing import Program
 from grader.solution_checks import example_problems, gradcheck_problems
 from grader.source import scan
 from grader.speed import Race
-from grader.verdict import NOT_ATTEMPTED, Verdict
+from grader.verdict import NOT_ATTEMPTED, Finding, Verdict
 
 SEEDS = (SEED, SEED + 1, SEED + 2)
-LEAST = {"wrong answers": 4, "right answers": 1, "hidden cases": 1, "hints": 3}
-DOCUMENTED = ("Args:", "Returns:")
+RAISES = "runs"
+"""The check that catches a wrong answer whose mistake is that it raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +45,34 @@ class Problem:
         return f"{self.where}: {self.text}"
 
 
-def audit_exercise(unit: Unit, exercise: Exercise, wrong_seeds: int = 1) -> Iterator[Problem]:
-    """Yield what is not sound about one exercise; its wrong answers are tried on as many seeds as said."""
-    where = f"reference/{unit.name}/{exercise.id}.py"
+def audit_exercise(course: Course, unit: Unit, exercise: Exercise, wrong_seeds: int = 1) -> Iterator[Problem]:
+    """Yield what is not sound about one exercise; its wrong answers are tried on as many seeds as said.
+
+    Whatever its file raises is a problem like any other: the exercises after it are audited all the same.
+    """
+    where = f"{course.package}/{unit.name}/{exercise.id}.py"
     try:
-        packs = [record(exercise, seed) for seed in SEEDS]
+        for text in exercise_problems(course, exercise, wrong_seeds):
+            yield Problem(where, text)
     except CourseError as error:
         yield Problem(where, str(error))
-        return
-    for text in [
-        *declaration_problems(exercise, packs[0]),
-        *right_problems(exercise, packs),
-        *(problem for pack in packs[:wrong_seeds] for problem in wrong_problems(pack)),
-        *twin_problems(packs[0]),
-        *speed_problems(packs[0]),
-        *stub_problems(exercise, packs[0]),
-        *gradcheck_problems(exercise, packs[0]),
-        *example_problems(exercise),
-    ]:
-        yield Problem(where, text)
+    except Exception as error:
+        yield Problem(where, f"cannot be audited: {blame(error, course.root / course.package)}")
+
+
+def exercise_problems(course: Course, exercise: Exercise, wrong_seeds: int) -> Iterator[str]:
+    """Yield what is not sound about one exercise."""
+    yield from uses_problems(course, exercise)
+    packs = [record(exercise, seed) for seed in SEEDS]
+    yield from declaration_problems(exercise, packs[0])
+    yield from right_problems(exercise, packs)
+    for pack in packs[:wrong_seeds]:
+        yield from wrong_problems(pack)
+    yield from twin_problems(packs[0])
+    yield from speed_problems(packs[0])
+    yield from stub_problems(exercise, packs[0])
+    yield from gradcheck_problems(exercise, packs[0])
+    yield from example_problems(exercise)
 
 
 def unit_problems(unit: Unit) -> Iterator[Problem]:
@@ -78,39 +88,6 @@ def unit_problems(unit: Unit) -> Iterator[Problem]:
                 if source != ast.unparse(node):
                     where = f"reference/{unit.name}/{exercise.id}.py"
                     yield Problem(where, f"its helper {name} differs from the one in {first}.py: rename one of them")
-
-
-def declaration_problems(exercise: Exercise, pack: Pack) -> Iterator[str]:
-    """Yield what is missing from the declaration."""
-    hidden = len({p.case.name for p in pack.planned if p.case.hidden})
-    counts = {
-        "wrong answers": len(exercise.wrongs), "right answers": len(exercise.rights), "hidden cases": hidden,
-        "hints": len(exercise.hints),
-    }  # fmt: skip
-    for what, least in LEAST.items():
-        if counts[what] < least:
-            yield f"has {counts[what]} {what}; at least {least} are needed"
-    doc = inspect.getdoc(exercise.solution) or ""
-    doc += (inspect.getdoc(getattr(exercise.solution, "forward", None)) or "") if exercise.is_module else ""
-    for section in DOCUMENTED if not inspect.isclass(exercise.solution) else ("Args:",):
-        if section not in doc:
-            yield f"the docstring has no {section!r} section"
-    if any(p.case.raises for p in pack.planned) and "Raises:" not in doc:
-        yield "an exception is graded but the docstring has no 'Raises:' section"
-    if ">>>" not in doc:
-        yield "the docstring has no worked numeric example (>>>)"
-    if not exercise.source:
-        yield "names no source"
-    graded = {name for p in pack.planned for name in p.call.gradients}
-    for name in exercise.gradients:
-        if name not in graded:
-            yield f"gradients names {name!r}, but no case is differentiated with respect to such an argument"
-    names = [wrong.name for wrong in exercise.wrongs]
-    if len(set(names)) < len(names):
-        yield "two wrong answers have the same name"
-    hints = [wrong.hint for wrong in exercise.wrongs]
-    if len(set(hints)) < len(hints):
-        yield "two wrong answers have the same hint"
 
 
 def right_problems(exercise: Exercise, packs: list[Pack]) -> Iterator[str]:
@@ -132,12 +109,25 @@ def wrong_problems(pack: Pack) -> Iterator[str]:
     for wrong, seen, _ in wrong_answers(pack):
         verdict = judge(pack, seen, race=beside_solution(pack, wrong.candidate) if wrong.caught_by == "speed" else None)
         caught = {f.check for f in verdict.findings}
-        if verdict.passed or not caught:
+        accident = None if wrong.caught_by == RAISES else lone_exception(verdict, wrong.caught_by)
+        if accident is not None:
+            said = f"{wrong.name!r} does nothing wrong but raise ({accident.case}: {sentence(accident)})"
+            yield f"{said}: mend it, or say caught_by={RAISES!r}"
+        elif verdict.passed or not caught:
             yield f"the wrong answer {wrong.name!r} passes: add a case that catches it"
         elif wrong.caught_by is not None and wrong.caught_by not in caught:
             yield f"{wrong.name!r} should be caught by {wrong.caught_by!r} but is caught by {sorted(caught)}"
         elif verdict.misconception != wrong.name:
             yield f"{wrong.name!r} earns the hint of {verdict.misconception!r}: add a case that tells them apart"
+
+
+def lone_exception(verdict: Verdict, caught_by: str | None) -> Finding | None:
+    """Return where an answer raises if no result of it shows the mistake that it stands for; None if one does."""
+    raised = [f for f in verdict.findings if f.check == RAISES]
+    shown = {f.check for f in verdict.findings if f.check != RAISES and f.kind != "growth_raised"}
+    if not raised or (caught_by in shown if caught_by else shown - {"errors"}):
+        return None
+    return raised[0]
 
 
 def twin_problems(pack: Pack) -> Iterator[str]:
@@ -186,11 +176,17 @@ def audit(
 ) -> Iterator[tuple[str, list[Problem]]]:
     """Audit the course, one unit or one exercise: yields (exercise, problems) in teaching order."""
     for name in [unit] if unit else course.unit_names:
-        found = course.unit(name)
+        try:
+            found = course.unit(name)
+        except UnknownError:
+            raise
+        except CourseError as error:
+            yield name, [Problem(f"{course.package}/{name}", str(error))]
+            continue
         only = None if exercise is None else found.exercise(exercise).id
         for declared in found.exercises:
             if only in (None, declared.id):
-                yield f"{name}/{declared.id}", list(audit_exercise(found, declared, wrong_seeds))
+                yield f"{name}/{declared.id}", list(audit_exercise(course, found, declared, wrong_seeds))
         if exercise is None:
             yield name, list(unit_problems(found))
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from grader.cli_options import FAILED, OK, UnitName, console
+from grader.cli_options import FAILED, OK, UnitName, console, must_be_language
 
 author = typer.Typer()
 
@@ -25,8 +25,7 @@ def build_command(
     from grader.render.messages import LANGUAGES
 
     course = load_course()
-    if language not in LANGUAGES:
-        raise typer.BadParameter(f"no such language: {language!r}; there are {', '.join(LANGUAGES)}")
+    must_be_language(language, LANGUAGES)
     if check and (into is not None or language != "en"):
         raise typer.BadParameter("--check is about the English notebooks of the course: without --into and --language")
     if language != "en" and (into is None or into.resolve() == course.root):
@@ -53,7 +52,9 @@ def translate_command(
     """Bring a language's catalogues up to date, compile them, and list what is not translated yet."""
     from grader.catalogue import missing, stale
     from grader.course import load_course
+    from grader.render.messages import LANGUAGES
 
+    must_be_language(language, [name for name in LANGUAGES if name != "en"])
     course = load_course()
     names = [unit] if unit else list(course.unit_names)
     old = list(stale(course, names, language))

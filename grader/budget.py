@@ -51,6 +51,16 @@ def limit_of(cost: Cost, name: str, call: Call, expected: Expected) -> int | Non
     return max(part if isinstance(part, int) else measure[part][0] for part in parts)
 
 
+def unknown_sizes(planned: Planned) -> Iterator[str]:
+    """Yield what is said of a size that the call does not have."""
+    for name in planned.cost.__slots__ if planned.cost is not None else ():
+        said = getattr(planned.cost, name)
+        known = [*sizes(planned.call, planned.expected), REFERENCE]
+        for part in said if isinstance(said, (tuple, Mapping)) else (said,):
+            if isinstance(part, str) and part not in known:
+                yield f"Cost({name}=...) names {part!r}; there are {', '.join(known)}"
+
+
 def sizes(call: Call, expected: Expected) -> dict[str, tuple[int, int]]:
     """Return (elements, bytes) of each argument and of the result."""
     named = {**call.inputs, "result": expected.like, "parameters": call.state or {}}

@@ -64,20 +64,19 @@ def stale(course: Course, units: Sequence[str]) -> list[str]:
 
 def solution_notebook(course: Course, unit: Unit) -> nbformat.NotebookNode:
     """Make a unit's solution notebook: lesson, setup, and per exercise a heading, the solution and its check."""
-    lesson = unit.folder / "lesson.md"
-    if not lesson.exists():
-        raise CourseError(f"{lesson} is missing: every unit has a lesson")
     placed: list[str] = []
     cells: list[Any] = []
-    for cell in lesson_cells(lesson.read_text(encoding="utf-8")):
+    for cell in lesson_cells(lesson(unit)):
         if isinstance(cell, str):
             exercise = unit.exercise(cell)
             placed.append(exercise.id)
             cells += exercise_cells(unit, exercise)
         else:
             cells.append(cell)
-    if placed != [e.id for e in unit.exercises]:
-        raise CourseError(f"{lesson} must mark every exercise once, in the order of EXERCISES; it marks {placed}")
+    if problem := marking_problem(placed, [e.id for e in unit.exercises]):
+        raise CourseError(
+            f"{unit.folder / 'lesson.md'} must mark every exercise once, in the order of EXERCISES: {problem}"
+        )
     first = next((i for i, c in enumerate(cells) if c["cell_type"] == "markdown"), -1) + 1
     cells.insert(first, new_code_cell(opening(course, unit), metadata={"nbgrader": marks("setup", locked=True)}))
     for number, cell in enumerate(cells):
@@ -86,6 +85,24 @@ def solution_notebook(course: Course, unit: Unit) -> nbformat.NotebookNode:
     notebook = new_notebook(cells=cells, metadata={"kernelspec": KERNEL, "language_info": {"name": "python"}})
     nbformat.validate(notebook)
     return notebook
+
+
+def lesson(unit: Unit) -> str:
+    """Return a unit's lesson."""
+    path = unit.folder / "lesson.md"
+    if not path.exists():
+        raise CourseError(f"{path} is missing: every unit has a lesson")
+    return path.read_text(encoding="utf-8")
+
+
+def marking_problem(placed: Sequence[str], wanted: Sequence[str]) -> str:
+    """Say what keeps the marks of a lesson from being the exercises in their order; nothing if they are."""
+    missing = [name for name in wanted if name not in placed]
+    twice = [name for name in wanted if placed.count(name) > 1]
+    if missing or twice:
+        parts = {"it does not mark": missing, "it marks more than once": twice}
+        return "; ".join(f"{what} {', '.join(names)}" for what, names in parts.items() if names)
+    return "" if list(placed) == list(wanted) else f"it marks {', '.join(placed)}, wanted {', '.join(wanted)}"
 
 
 def opening(course: Course, unit: Unit) -> str:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grader.build import lesson_cells
+from grader.build import lesson, lesson_cells
 from grader.course import Course, CourseError, Unit
 from grader.stubs import stub
 from grader.wording import blocks, docstrings
@@ -31,7 +31,7 @@ def texts(unit: Unit) -> Iterator[tuple[str, str]]:
         yield from ((wrong.hint, f"{exercise.id}, {wrong.name}") for wrong in exercise.wrongs)
         yield from ((growth.axis, f"{exercise.id}, what grows") for growth in exercise.growths)
     section = ""
-    for cell in lesson_cells((unit.folder / "lesson.md").read_text(encoding="utf-8")):
+    for cell in lesson_cells(lesson(unit)):
         if not isinstance(cell, str) and cell.cell_type == "markdown":
             section = cell.source.partition("\n")[0].strip("# ") if cell.source.startswith("#") else section
             yield from ((block, f"lesson: {section}") for block in blocks(cell.source))

@@ -126,7 +126,10 @@ def status() -> None:
 
 
 @app.command()
-def hint(exercise: Annotated[str, typer.Argument(help="An exercise.")], level: int = 0) -> None:
+def hint(
+    exercise: Annotated[str, typer.Argument(help="An exercise.")],
+    level: Annotated[int, typer.Option("--level", help="Show the hint of this number; 0 is one more.")] = 0,
+) -> None:
     """Show the next hint for an exercise; each call shows one more."""
     from grader.learner import next_hint
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -26,6 +27,13 @@ ExerciseName = Annotated[str | None, typer.Option("--exercise", help="Only this 
 Level = Annotated[str, typer.Option("--isolation", callback=known_level, help="auto, portable, linux or strict.")]
 DeviceName = Annotated[str | None, typer.Option("--device", help="cpu, cuda or auto; cpu by default.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Draw other random inputs than by default.")]
+
+
+def must_be_language(name: str, known: Sequence[str]) -> None:
+    """Refuse a language that there is not."""
+    if name not in known:
+        there = "there is" if len(known) == 1 else "there are"
+        raise typer.BadParameter(f"no such language: {name!r}; {there} {', '.join(known)}")
 
 
 def chosen_device(name: str | None) -> str:

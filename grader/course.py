@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ast
 import difflib
-import importlib
 import inspect
 import os
-import sys
 import textwrap
 import tomllib
 from collections.abc import Iterable
@@ -17,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from grader.exercise import Exercise
+from grader.importing import CourseError as CourseError
+from grader.importing import import_from, names_in, title_in
 from grader.parsing import parse
 from grader.render.messages import add_texts
 from grader.submission import Submission, make_cell
@@ -24,8 +24,8 @@ from grader.submission import Submission, make_cell
 ROOT_VARIABLE = "TORCH_DOJO_ROOT"
 
 
-class CourseError(RuntimeError):
-    """The course cannot be found or is not sound; the text names the file and the fix."""
+class UnknownError(CourseError):
+    """The course has no unit or exercise of that name; the text names those that there are."""
 
 
 def find_root(start: Path | None = None) -> Path:
@@ -75,7 +75,7 @@ class Unit:
             if name in (found.id, found.name):
                 return found
         known = [e.id for e in self.exercises]
-        raise CourseError(f"unit {self.name} has no exercise {name!r}{meant(name, known)}; it has: {', '.join(known)}")
+        raise UnknownError(f"unit {self.name} has no exercise {name!r}{meant(name, known)}; it has: {', '.join(known)}")
 
 
 def meant(name: str, known: Iterable[str]) -> str:
@@ -100,8 +100,18 @@ class Course:
     def unit(self, name: str) -> Unit:
         """Import a unit with all its exercises."""
         if name not in self.unit_names:
-            raise CourseError(f"there is no unit {name!r}; the course has: {', '.join(self.unit_names)}")
+            raise UnknownError(self.no_unit(name))
         return load_unit(self, name)
+
+    def no_unit(self, name: str) -> str:
+        """Say that there is no unit of a name, and what was meant, as far as that can be told."""
+        homes = [unit for unit in self.unit_names if name in unit_exercises(self, unit)]
+        if homes:
+            return f"there is no unit {name!r}; the exercise is {homes[0]}/{name}"
+        folder = self.root / self.package / name
+        if any((folder / file).is_file() for file in ("__init__.py", "lesson.md")):
+            return f"{name!r} is not in the course yet: add it to UNITS in {self.package}/__init__.py"
+        return f"there is no unit {name!r}{meant(name, self.unit_names)}; the course has: {', '.join(self.unit_names)}"
 
     @property
     def units(self) -> tuple[Unit, ...]:
@@ -116,7 +126,7 @@ class Course:
                 if exercise in (found.id, found.name):
                     return unit, found
         known = [name for unit in self.unit_names for name in (unit, *unit_exercises(self, unit))]
-        raise CourseError(f"the course has no exercise {exercise!r}{meant(exercise, known)}")
+        raise UnknownError(f"the course has no exercise {exercise!r}{meant(exercise, known)}")
 
     def provided(self, exercise: Exercise) -> tuple[tuple[str, str], ...]:
         """Return (file name, source) of the earlier exercises that this one uses, in the order they must run."""
@@ -141,40 +151,41 @@ def load_course(root: Path | None = None) -> Course:
     package = course_package(folder)
     if package is None:
         raise CourseError(f"{folder / 'pyproject.toml'} has no [tool.grader] table with `course = ...`")
-    module = import_from(folder, package)
-    course = Course(folder, package, tuple(module.UNITS))
+    module = import_from(folder, package, f"{package}/__init__.py is missing (it names UNITS)")
+    course = Course(folder, package, names_in(module, "UNITS"))
     add_texts(course.locales)
     return course
 
 
-def import_from(root: Path, name: str) -> Any:
-    """Import a module of the course package with `root` on the path."""
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    module = importlib.import_module(name)
-    if not Path(module.__file__ or "").is_relative_to(root):
-        raise CourseError(f"{name} was imported from {module.__file__}, not from {root}: start a fresh process there")
-    return module
+def import_unit(course: Course, name: str) -> Any:
+    """Import a unit's package, without its exercises."""
+    missing = f"{course.package}/{name}/__init__.py is missing (it names TITLE and EXERCISES)"
+    return import_from(course.root, f"{course.package}.{name}", missing)
 
 
 @lru_cache
 def unit_exercises(course: Course, name: str) -> tuple[str, ...]:
     """Return a unit's exercise ids without importing the exercises."""
-    return tuple(import_from(course.root, f"{course.package}.{name}").EXERCISES)
+    return names_in(import_unit(course, name), "EXERCISES")
 
 
 @lru_cache
 def load_unit(course: Course, name: str) -> Unit:
     """Import a unit."""
-    module = import_from(course.root, f"{course.package}.{name}")
-    exercises = []
-    for exercise_id in module.EXERCISES:
-        file = import_from(course.root, f"{course.package}.{name}.{exercise_id}")
-        exercise = getattr(file, "exercise", None)
-        if not isinstance(exercise, Exercise) or exercise.id != exercise_id:
-            raise CourseError(f"{file.__file__} must define `exercise = Exercise(...)` with the id {exercise_id!r}")
-        exercises.append(exercise)
-    return Unit(name, module.TITLE, tuple(exercises), course.root / course.package / name)
+    title = title_in(import_unit(course, name))
+    exercises = tuple(load_exercise(course, name, exercise) for exercise in unit_exercises(course, name))
+    return Unit(name, title, exercises, course.root / course.package / name)
+
+
+def load_exercise(course: Course, unit: str, name: str) -> Exercise:
+    """Import an exercise."""
+    folder = f"{course.package}/{unit}"
+    missing = f"{folder}/{name}.py is missing: write it, or take {name!r} out of EXERCISES in {folder}/__init__.py"
+    file = import_from(course.root, f"{course.package}.{unit}.{name}", missing)
+    exercise = getattr(file, "exercise", None)
+    if not isinstance(exercise, Exercise) or exercise.id != name:
+        raise CourseError(f"{file.__file__} must define `exercise = Exercise(...)` with the id {name!r}")
+    return exercise
 
 
 @lru_cache

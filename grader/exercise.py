@@ -113,6 +113,8 @@ class Exercise:
         if not self.id:
             is_class = inspect.isclass(self.solution)
             self.id = self.solution.__module__.rpartition(".")[2] if is_class else self.solution.__name__
+        for word in ("gradients", "mutates", "attributes", "forbid", "uses", "hints"):
+            must_be_texts(getattr(self, word), f"{self.id}: {word}")
         if self.points not in LEVELS:
             raise ValueError(f"{self.id}: points must be one of {sorted(LEVELS)}, got {self.points}")
 
@@ -178,6 +180,10 @@ class Exercise:
         Readings: ops, matmuls, maxel, peak, moved, saved, syncs, flops. Ops may exceed the exponent by 0.15,
         others by 0.25.
         """
+        for reading in limits:
+            if reading not in Cost.__slots__:
+                known = ", ".join(Cost.__slots__)
+                raise TypeError(f"{self.id}: growth({axis!r}): there is no reading {reading!r}; there are {known}")
 
         def declare(make: Callable[[Draw, int], Case]) -> Callable[[Draw, int], Case]:
             self.growths.append(Growth(axis, make, sizes, limits))
@@ -207,3 +213,13 @@ def must_be_text(words: object, where: str) -> None:
     """Refuse a decorator without its text, which would declare nothing."""
     if not isinstance(words, str):
         raise TypeError(f'{where}("...") is written with a text')
+    if not words.strip():
+        raise ValueError(f'{where}("...") has an empty text')
+
+
+def must_be_texts(words: object, where: str) -> None:
+    """Refuse anything but a tuple of texts, such as the text that stands there when the comma is forgotten."""
+    if not isinstance(words, tuple) or not all(isinstance(word, str) for word in words):
+        raise TypeError(f'{where} is a tuple of texts, also of a single one: ("...",); got {words!r}')
+    if not all(word.strip() for word in words):
+        raise ValueError(f"{where} has an empty text")

@@ -18,13 +18,13 @@ def asked_about(candidate: Callable[..., Any] | str) -> tuple[Course, Exercise, 
     Raises:
         ValueError: the course has no exercise of that name.
     """
-    from grader.course import CourseError, load_course
+    from grader.course import UnknownError, load_course
 
     course = load_course()
     name = candidate if isinstance(candidate, str) else getattr(candidate, "__name__", type(candidate).__name__)
     try:
         _, exercise = course.find(name)
-    except CourseError as error:
+    except UnknownError as error:
         raise ValueError(f"{error}; rename your function as the exercise asks") from None
     return course, exercise, live_object(name) if isinstance(candidate, str) else candidate
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from grader.assess import assess
 from grader.calls import Observation
-from grader.course import Course, Unit, import_from, solution_source
+from grader.course import Course, Unit, import_unit, solution_source
 from grader.exercise import Candidate, Exercise
 from grader.mutants import Mutant, mutants
 from grader.observe import observe
@@ -151,7 +151,7 @@ def key_of(diff: str) -> str:
 def mutate_course(course: Course, unit: str | None = None, exercise: str | None = None) -> Iterator[tuple[str, Report]]:
     """Try the mutants of all solutions, of one unit's or of one exercise's."""
     for name in [unit] if unit else course.unit_names:
-        reasons: dict[str, Any] = getattr(import_from(course.root, f"{course.package}.{name}"), "EQUIVALENT", {})
+        reasons: dict[str, Any] = getattr(import_unit(course, name), "EQUIVALENT", {})
         found = course.unit(name)
         for declared in found.exercises:
             if exercise in (None, declared.id):

@@ -13,6 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from grader.budget import unknown_sizes
 from grader.calls import Call, Observation
 from grader.case import Case, Cost
 from grader.course import CourseError, probe_source
@@ -88,6 +89,9 @@ class _Recorder:
         planned: list[Planned] = []
         for case in cases:
             planned += self.plan(case, measured.get(case.name), with_layouts=case in layouts[:LAYOUT_CASES])
+        for entry in planned:
+            for problem in unknown_sizes(entry):
+                raise CourseError(f"{self.exercise.id}, case {entry.call.label!r}: {problem}")
         return Pack(self.exercise, self.seed, tuple(planned), tuple(self.growths()), self.speed())
 
     def measured(self, cases: list[Case]) -> dict[str, Cost]:

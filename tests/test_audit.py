@@ -1,11 +1,15 @@
 """What the audit finds wrong with a course: each problem in an exercise that is otherwise sound."""
 
+import re
+from dataclasses import replace
+
 import pytest
 import torch
 
 from grader import Case, Cost, Exercise
 from grader.audit import audit, audit_exercise
 from grader.course import CourseError, Unit, load_course
+from grader.declaration_checks import uses_problems
 
 
 def twice(x):
@@ -71,7 +75,7 @@ def sound():
 
 def problems(exercise, seeds=1):
     unit = Unit("unit", "A unit", (exercise,), None)
-    return [problem.text for problem in audit_exercise(unit, exercise, seeds)]
+    return [problem.text for problem in audit_exercise(load_course(), unit, exercise, seeds)]
 
 
 def test_a_sound_exercise_has_no_problems():
@@ -103,6 +107,18 @@ def nearly(x):
     return twice(x) * (1 + 1e-15)
 
 
+def crashing(x):
+    return torch.stack(x)
+
+
+def right_or_crashing(x):
+    return twice(x) if x.ndim == 1 else torch.stack(x)
+
+
+def mistyped(draw):
+    yield Case("plain", draw.nromal(2))
+
+
 def other_shift(x):
     return twice(x) + 1
 
@@ -124,10 +140,66 @@ def other_shift(x):
         (lambda e: e.truth(lambda x: x.add(x).add(1e-3)), "the solution does not pass"),
         (lambda e: (timed(e), e.right("in a loop")(slow)), "the right answer 'in a loop' is too slow"),
         (lambda e: (timed(e), wrong(e, "Fast.", added, caught_by="speed")), "'added' passes: add a case"),
+        (lambda e: setattr(e, "uses", ("sofmax",)), "uses 'sofmax', which the course does not have (did you mean 'so"),
+        (lambda e: wrong(e, "No crash.", crashing), "'crashing' does nothing wrong but raise (plain: raised TypeError"),
+        (lambda e: wrong(e, "No crash.", crashing, caught_by="errors"), "mend it, or say caught_by='runs'"),
+        (lambda e: wrong(e, "No crash.", right_or_crashing), "'right_or_crashing' does nothing wrong but raise"),
+        (
+            lambda e: setattr(e, "cost", Cost(peak={"y": 2})),
+            "twice, case 'plain': Cost(peak=...) names 'y'; there are x, result, parameters, reference",
+        ),
+        (lambda e: setattr(e, "cost", Cost(maxel=("x", "y"))), "Cost(maxel=...) names 'y'"),
+        (lambda e: e.cases(mistyped), "cannot be audited: "),
     ],
 )
 def test_a_problem_is_found(change, said):
     assert any(said in text for text in changed(change)), changed(change)
+
+
+def test_a_wrong_answer_may_be_one_that_raises():
+    assert changed(lambda e: wrong(e, "No crash.", crashing, caught_by="runs")) == []
+
+
+def test_a_mistake_in_the_cases_is_said_with_its_line():
+    (said,) = changed(lambda e: e.cases(mistyped))
+    assert re.fullmatch(r"cannot be audited: .*test_audit.py, line \d+: AttributeError: .*'nromal'.*", said)
+
+
+def test_an_earlier_exercise_stands_before():
+    course = load_course()
+    exercise = course.find("log_softmax")[1]
+    used = replace(exercise, uses=("softmax", "cross_entropy"))
+    assert list(uses_problems(course, used)) == ["uses 'cross_entropy', which does not stand before it in the course"]
+
+
+@pytest.mark.parametrize(
+    ("word", "value", "said"),
+    [
+        ("forbid", "rms_norm", "twice: forbid is a tuple of texts"),
+        ("forbid", ("",), "twice: forbid has an empty text"),
+        ("uses", ["softmax"], "twice: uses is a tuple of texts"),
+        ("gradients", "x", "twice: gradients is a tuple of texts"),
+        ("mutates", (1,), "twice: mutates is a tuple of texts"),
+        ("attributes", "weights", "twice: attributes is a tuple of texts"),
+        ("hints", "use rsqrt", "twice: hints is a tuple of texts"),
+        ("hints", ("one", "two", " "), "twice: hints has an empty text"),
+    ],
+)
+def test_names_and_hints_are_tuples_of_texts(word, value, said):
+    with pytest.raises((TypeError, ValueError), match=said):
+        Exercise(twice, 5, **{word: value})
+
+
+def test_a_reading_that_there_is_not_cannot_grow():
+    with pytest.raises(TypeError, match=r"there is no reading 'memory'; there are ops, .*, peak,"):
+        sound().growth("rows", memory=1)
+
+
+def test_an_empty_text_is_none():
+    exercise = sound()
+    for decorator in (exercise.right, exercise.wrong):
+        with pytest.raises(ValueError, match="has an empty text"):
+            decorator(" ")
 
 
 def test_a_decorator_without_its_text_is_refused():

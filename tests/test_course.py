@@ -25,7 +25,7 @@ EXERCISES = [(unit, e.id) for unit in UNITS for e in COURSE.unit(unit).exercises
 @pytest.mark.parametrize("unit, exercise", EXERCISES, ids=[f"{u}/{e}" for u, e in EXERCISES])
 def test_the_audit_is_clean(unit, exercise):
     found = COURSE.unit(unit)
-    assert [str(p) for p in audit_exercise(found, found.exercise(exercise))] == []
+    assert [str(p) for p in audit_exercise(COURSE, found, found.exercise(exercise))] == []
 
 
 @pytest.mark.parametrize("unit", UNITS)

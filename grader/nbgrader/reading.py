@@ -64,9 +64,12 @@ class SubmissionExporter(NotebookExporter):  # type: ignore[misc]
 def exercise_ids(root: Path | None, assignment: str) -> dict[str, str]:
     """Return the exercises' grade ids by the name that the learner defines; none if it is no unit of the course."""
     try:
-        return {exercise.name: exercise.id for exercise in load_course(root).unit(assignment).exercises}
+        course = load_course(root)
     except CourseError:
         return {}
+    if assignment not in course.unit_names:
+        return {}
+    return {exercise.name: exercise.id for exercise in course.unit(assignment).exercises}
 
 
 def read_submitted(path: Path, ids: Mapping[str, str]) -> tuple[NotebookNode, str]:

@@ -194,7 +194,8 @@ def more_samples(draw, size):
 
 @exercise.wrong(
     "The new axes are on the wrong sides: queries become (B, Q, 1, h) and keys (B, 1, K, h), so that their sum is "
-    "(B, Q, K, h)."
+    "(B, Q, K, h).",
+    caught_by="runs",
 )
 class UnsqueezedTheOtherWay(AdditiveAttention):
     def _score(self, queries, keys):
@@ -299,7 +300,10 @@ class WeightsDetachedBeforeUse(AdditiveAttention):
         return self.dropout(self.attention_weights) @ values
 
 
-@exercise.wrong("squeeze() without an axis also removes a batch of 1, a single query or a single key: say squeeze(-1).")
+@exercise.wrong(
+    "squeeze() without an axis also removes a batch of 1, a single query or a single key: say squeeze(-1).",
+    caught_by="runs",
+)
 class SqueezedEverything(AdditiveAttention):
     def _score(self, queries, keys):
         hidden = torch.tanh(self.W_q(queries)[:, :, None] + self.W_k(keys)[:, None])

@@ -277,7 +277,9 @@ class CutAndMergedAcrossPositions(CutAcrossPositions, MergedWithoutSwap):
     """Both at a time, which runs without a complaint."""
 
 
-@exercise.wrong("After transpose the memory is no longer contiguous and view fails: use reshape or flatten.")
+@exercise.wrong(
+    "After transpose the memory is no longer contiguous and view fails: use reshape or flatten.", caught_by="runs"
+)
 class ViewAfterTranspose(MultiHeadAttention):
     def _merge(self, x):
         return x.transpose(1, 2).view(x.shape[0], x.shape[2], -1)
@@ -475,7 +477,9 @@ class DropsByDefault(MultiHeadAttention):
         super().__init__(d_model, num_heads, bias, dropout)
 
 
-@exercise.wrong("`bias` is off by default and holds for all four projections: pass it on to each nn.Linear.")
+@exercise.wrong(
+    "`bias` is off by default and holds for all four projections: pass it on to each nn.Linear.", caught_by="runs"
+)
 class BiasAlways(MultiHeadAttention):
     def __init__(self, d_model, num_heads, bias=False, dropout=0.0):
         super().__init__(d_model, num_heads, bias=True, dropout=dropout)

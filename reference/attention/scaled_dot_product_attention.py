@@ -345,7 +345,9 @@ def uniform_without_keys(q, k, v, mask=None):
     return torch.softmax(scores, -1) @ v
 
 
-@exercise.wrong("k.T reverses all axes, and only matrices have two: swap the last two with transpose(-2, -1).")
+@exercise.wrong(
+    "k.T reverses all axes, and only matrices have two: swap the last two with transpose(-2, -1).", caught_by="runs"
+)
 def all_axes_reversed(q, k, v, mask=None):
     _check(q, k, v, mask)
     return _weights(q @ k.permute(*reversed(range(k.ndim))) / math.sqrt(q.shape[-1]), mask) @ v
@@ -435,7 +437,10 @@ def causal_by_default(q, k, v, mask=None):
     return scaled_dot_product_attention(q, k, v, mask)
 
 
-@exercise.wrong("view needs contiguous memory, and heads split from features are not: use reshape, or no flattening.")
+@exercise.wrong(
+    "view needs contiguous memory, and heads split from features are not: use reshape, or no flattening.",
+    caught_by="runs",
+)
 def flattened_with_view(q, k, v, mask=None):
     _check(q, k, v, mask)
     flat = [t.view(-1, *t.shape[-2:]) for t in (q, k, v)]

@@ -449,7 +449,7 @@ class CountsInAnAttribute(_Factor):
 class CountsOnlyForTheAverage(BatchNorm):
     def forward(self, X):
         Y = super().forward(X)
-        self.num_batches_tracked -= self.training and self.momentum is not None
+        self.num_batches_tracked -= int(self.training and self.momentum is not None)
         return Y
 
 

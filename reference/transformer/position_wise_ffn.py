@@ -124,7 +124,9 @@ class WithoutBiases(PositionWiseFFN):
         self.dense2 = nn.Linear(d_ff, d_model, bias=False)
 
 
-@exercise.wrong("The same network works at every position: do not flatten positions into one long vector.")
+@exercise.wrong(
+    "The same network works at every position: do not flatten positions into one long vector.", caught_by="runs"
+)
 class FlattensThePositions(PositionWiseFFN):
     def forward(self, x):
         flat = x.flatten(1) if x.ndim > 2 else x.flatten()
