@@ -172,6 +172,7 @@ def arguments_given(nodes: list[ast.AST]) -> Iterator[tuple[Key, list[Value]]]:
     for node in nodes:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             calls.setdefault(node.func.id, []).append(node)
+    read = {n.id for n in nodes if isinstance(n, ast.Name)}
     called = {id(call.func) for group in calls.values() for call in group}
     values = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load) and id(n) not in called}
     counts = Counter(
@@ -182,8 +183,9 @@ def arguments_given(nodes: list[ast.AST]) -> Iterator[tuple[Key, list[Value]]]:
             plain = isinstance(node, ast.FunctionDef) and not node.decorator_list and id(node) not in methods
             alone = plain and isinstance(node, ast.FunctionDef) and node.name not in values and counts[node.name] == 1
             given = calls.get(node.name, []) if alone and isinstance(node, ast.FunctionDef) else None
-            sure = given is not None and "locals" not in calls and "locals" not in values
-            for argument in arguments(node.args):
+            every = arguments(node.args)
+            sure = given is not None and "locals" not in read and len(given) * len(every) <= MANY * MANY
+            for argument in every:
                 yield (id(node), argument.arg), passed(node.args, argument, given or []) if sure else [None]
 
 

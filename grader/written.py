@@ -8,7 +8,7 @@ from itertools import product
 
 from grader.scopes import Known
 
-MANY = 200
+MANY = 60
 Texts = frozenset[str] | None
 """All texts that something can be; None where they are not known."""
 

@@ -181,7 +181,9 @@ def test_an_import_in_another_cell_is_known(cells):
 @pytest.mark.parametrize(
     "body",
     ["\n".join(["    a = t"] * 12_000), "    return " + " + ".join(["'a'"] * 900), "    " + "t;" * 50_000,
-     "    " + " = ".join([f"a{n}" for n in range(5_000)]) + " = x", "    return " + "lambda: " * 60 + "t"],
+     "    " + " = ".join([f"a{n}" for n in range(5_000)]) + " = x", "    return " + "lambda: " * 60 + "t",
+     f"    def g({', '.join(f'a{n}' for n in range(9_000))}): pass\n    " + "g();" * 20_000,
+     f"    for n in {tuple(f'b{n}' for n in range(50))}:\n        " + "getattr(x,n);" * 10_000],
 )  # fmt: skip
 def test_scanning_takes_no_longer_than_the_source_is_long(body):
     start = time.process_time()
