@@ -35,7 +35,7 @@ FAMILIES = {
     "F.unfold": ("im2col*", "Unfold"),
     "torch.fft": ("fft*", "rfft*", "irfft*", "ifft*"),
     "any torch function": ("*",),
-    "autograd": ("autograd", "backward", "requires_grad_"),
+    "autograd": ("autograd", "backward", "requires_grad_", "func", "vjp", "jvp", "jacrev", "jacfwd", "hessian"),
 }
 """Words whose kernels carry other names: the word itself need not be repeated unless it is in the list."""
 

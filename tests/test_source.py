@@ -2,12 +2,16 @@
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
+from grader.render.messages import sentence
+from grader.slicing import Program
 from grader.source import scan
 from grader.submission import parse
+from grader.verdict import Finding
 
 assert torch  # it is loaded wherever sources are scanned
 FORBID = ("softmax", "log_softmax", "logsumexp")
@@ -16,6 +20,12 @@ FORBID = ("softmax", "log_softmax", "logsumexp")
 def names(source, forbid=FORBID):
     text = f"import torch, math\nimport numpy as np\nimport torch.nn.functional as F\nfrom torch import nn\n{source}"
     return [use.name for use in scan(parse(text.encode(), "a.py").program("f"), forbid)]
+
+
+def all_names(source):
+    """Scan a whole source, not the slice of it that an answer needs."""
+    head = "import torch, math\nimport numpy as np\nimport torch.nn.functional as F\nfrom torch import nn\n"
+    return [use.name for use in scan(Program("f", (("<cell a>", head + source),)), FORBID)]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +69,6 @@ def names(source, forbid=FORBID):
         "match x:\n        case object(gi_frame=g): return g",
         "e = eval\n    return e('1')",
         "g = getattr\n    return g(x, 'a')",
-        "eval = eval\n    return eval('1')",
         "n = '__globals__'\n    return getattr(f, n)",
         "m = getattr(torch, 'serialization')\n    return m.sys",
         "import typing\n    return typing.sys",
@@ -71,11 +80,12 @@ def names(source, forbid=FORBID):
         "y = [0 for torch in ()]\n    m = [torch][0]\n    return m",
         "return [m for torch in (torch,) for m in (torch,)]",
         "def g():\n        global torch\n        torch = torch\n        return [torch]\n    return g",
-        "return getattr(x, '_' + '_class_' + '_')",
+        "return getattr(x, '_' + '_globals_' + '_')",
         "n = '__glo' + 'bals__'\n    return getattr(f, n)",
-        "n = 'x'\n    return getattr(nn.Module.__call__, n)",
-        "n = 'x'\n    return getattr(object, n)",
-        "word = 'conv2d'\n    return getattr(F, word)",
+        "return getattr(nn.Module.__call__, x.name)",
+        "return getattr(object, x.name)",
+        "word = 'softmax'\n    return getattr(F, word)",
+        "word = x.word\n    return getattr(F, word)",
         "t = torch\n    return t._C",
         "n = torch.nn\n    m = n\n    return m.Softmax(-1)(x)",
         "return [m._C for m in (torch,)]",
@@ -130,6 +140,25 @@ def test_honest_code_is_left_alone(source):
     assert names(source) == []
 
 
+def blocks(name):
+    """Return the blocks of a file of sources by their names."""
+    text = (Path(__file__).parent / "sources" / name).read_text(encoding="utf-8")
+    return dict(block.split("\n", 1) for block in text.split("# --- ")[1:])
+
+
+WAYS_IN, HONEST_WAYS = blocks("ways_in.py"), blocks("honest.py")
+
+
+@pytest.mark.parametrize("source", WAYS_IN.values(), ids=WAYS_IN)
+def test_ways_to_modules_frames_and_other_names_are_found(source):
+    assert all_names(source)
+
+
+@pytest.mark.parametrize("source", HONEST_WAYS.values(), ids=HONEST_WAYS)
+def test_honest_ways_are_left_alone(source):
+    assert all_names(source) == []
+
+
 def test_the_place_is_named():
     found = scan(parse(b"import torch\ndef f(x):\n    return torch.softmax(x, -1)\n", "a.py").program("f"), FORBID)
     assert (found[0].name, found[0].cell, found[0].line) == ("torch.softmax", "<cell a.py>", 3)
@@ -152,9 +181,40 @@ def test_an_import_in_another_cell_is_known(cells):
 @pytest.mark.parametrize(
     "body",
     ["\n".join(["    a = t"] * 12_000), "    return " + " + ".join(["'a'"] * 900), "    " + "t;" * 50_000,
-     "    " + " = ".join([f"a{n}" for n in range(5_000)]) + " = x", "    return " + "lambda: " * 60 + "t"],
+     "    " + " = ".join([f"a{n}" for n in range(5_000)]) + " = x", "    return " + "lambda: " * 60 + "t",
+     f"    def g({', '.join(f'a{n}' for n in range(9_000))}): pass\n    " + "g();" * 20_000,
+     f"    for n in {tuple(f'b{n}' for n in range(50))}:\n        " + "getattr(x,n);" * 10_000],
 )  # fmt: skip
 def test_scanning_takes_no_longer_than_the_source_is_long(body):
     start = time.process_time()
     names(f"t = torch\ndef f(x):\n{body}")
     assert time.process_time() - start < 10  # quadratic scanning takes minutes
+
+
+def test_a_type_may_be_asked_for_where_every_torch_function_is_forbidden():
+    asked = "def f(x: torch.Tensor):\n    return isinstance(x, torch.Tensor) and torch.Size((1,)) != x.dtype"
+    assert names(asked, ("any torch function",)) == []
+    assert names("def f(x):\n    return torch.exp(x)", ("any torch function",)) == ["torch.exp"]
+
+
+@pytest.mark.parametrize("function", ["grad", "jacfwd", "jacrev", "jvp", "vjp", "hessian"])
+def test_autograd_is_forbidden_in_both_directions(function):
+    assert names(f"def f(x):\n    return torch.func.{function}(torch.exp)(x)", ("autograd",))
+    assert names(f"from torch.func import {function}\ndef f(x):\n    return {function}(torch.exp)(x)", ("autograd",))
+
+
+@pytest.mark.parametrize(
+    ("source", "advice"),
+    [
+        ("def f(x, n='relu'):\n    return getattr(F, x.name)", "choose from a dictionary"),
+        ("import pdb\ndef f(x):\n    pdb.set_trace()\n    return x", "take the debugging out"),
+        ("from tqdm import tqdm\ndef f(x):\n    return [i for i in tqdm(x)]", "go through the range itself"),
+        ("def f(x):\n    return np.exp(x)", "write it with torch"),
+        ("def f(x):\n    return open('x').read()", "reads and writes no files"),
+        ("def f(x):\n    return [torch]", "nn = torch.nn"),
+        ("def f(x):\n    x.mean = 1", "take another name"),
+    ],
+)
+def test_it_is_said_what_to_write_instead(source, advice):
+    facts = {"name": names(source)[0], "cell": "cell 1", "line": 2}
+    assert advice in sentence(Finding("forbidden", "forbidden_source", facts=facts))

@@ -170,6 +170,22 @@ def language() -> str:
     return wanted if wanted in LANGUAGES else "en"
 
 
+INSTEAD = {
+    "getattr": N_("write the attribute out, or choose from a dictionary: dict(relu=F.relu)[name]"),
+    "setattr": N_("set attributes of `self` or of your own objects, and write their names out"),
+    "numpy": N_("write it with torch, and single numbers with math"),
+    "matplotlib": N_("draw outside of your answer"),
+    "tqdm": N_("progress bars are not installed where answers are graded: go through the range itself"),
+    "open": N_("an answer reads and writes no files: leave that out"),
+    "pdb": N_("take the debugging out before you hand in"),
+    "value": N_("use a module as `torch.nn`, or under a name of its own: nn = torch.nn"),
+    "changed": N_("what belongs to torch or Python stays as it is; for your own objects, take another name"),
+    "names": N_("name the attributes: Point(x=a, y=b)"),
+}
+"""What to write instead of some of what a source may not contain, by its first or last word."""
+ALIKE = {"delattr": "setattr", "breakpoint": "pdb", "input": "pdb"}
+
+
 @contextlib.contextmanager
 def speaking(language: str) -> Iterator[None]:
     """Speak a language, whatever GRADER_LANG says."""
@@ -201,7 +217,15 @@ def sentence(finding: Finding) -> str:
         facts["axis"] = translate(str(facts["axis"]))
     if finding.check == "forbidden":
         facts["where"] = place(str(finding.facts.get("cell", "")), int(finding.facts.get("line", 0)))
-    return catalogue(language()).gettext(SENTENCES[finding.kind]).format_map(facts)
+    said = catalogue(language()).gettext(SENTENCES[finding.kind]).format_map(facts)
+    return f"{said}{instead(str(facts['name']))}" if finding.kind == "forbidden_source" else said
+
+
+def instead(name: str) -> str:
+    """Say what to write instead of a forbidden name, as the end of a sentence; nothing where that is plain."""
+    words = (name.split(".")[0].split()[0], name.split()[-1]) if name.strip() else ()
+    found = next((INSTEAD[key] for word in words if (key := ALIKE.get(word, word)) in INSTEAD), None)
+    return f": {translate(found)}" if found else ""
 
 
 def place(cell: str, line: int) -> str:

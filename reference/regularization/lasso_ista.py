@@ -47,7 +47,7 @@ exercise = Exercise(
     lasso_ista,
     points=8,
     extra=True,
-    forbid=("autograd", "backward", "softshrink*", "hardshrink*", "*shrink"),
+    forbid=("autograd", "backward", "func", "softshrink*", "hardshrink*", "*shrink"),
     hints=(
         "A gradient step with sign(w) in it jumps over 0 again and again. Which of the two terms can take an "
         "ordinary gradient step, and what does the other one do to a single number?",
