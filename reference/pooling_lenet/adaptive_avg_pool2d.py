@@ -296,6 +296,41 @@ def never_larger(X, output_size):
     return adaptive_avg_pool2d(X, tuple(min(m, n) for m, n in zip(size, X.shape[2:], strict=True)))
 
 
+@exercise.wrong("A stride of H // oh and one window size fit only some sizes: each bin has its own start and end.")
+def one_kernel_for_all_bins(X, output_size):
+    size = check_inputs(X, output_size)
+    strides = [n // m for n, m in zip(X.shape[2:], size, strict=True)]
+    kernels = [n - (m - 1) * s for n, m, s in zip(X.shape[2:], size, strides, strict=True)]
+    return X.unfold(2, kernels[0], max(strides[0], 1)).unfold(3, kernels[1], max(strides[1], 1)).mean((-1, -2))
+
+
+@exercise.wrong(
+    "Running sums along one axis after the other lose small numbers beside a large one: average by a matrix."
+)
+def running_sums_of_each_axis(X, output_size):
+    size = check_inputs(X, output_size)
+    for axis, m in zip((2, 3), size, strict=True):
+        n, i = X.shape[axis], torch.arange(m)
+        start, end = i * n // m, ((i + 1) * n + m - 1) // m
+        sums = torch.cat([torch.zeros_like(X.narrow(axis, 0, 1)), X], axis).cumsum(axis)
+        lengths = (end - start).reshape(-1, *[1] * (3 - axis))
+        X = (sums.index_select(axis, end) - sums.index_select(axis, start)) / lengths
+    return X
+
+
+@exercise.wrong(
+    "float64 images are averaged in float64: give the matrices the dtype of X, not the images that of the matrices."
+)
+def computed_in_float32(X, output_size):
+    return adaptive_avg_pool2d(X.float(), output_size).to(X.dtype)
+
+
+@exercise.wrong("The end of a bin is not part of it: r < ceil((i + 1) * H / oh), not r <= it.")
+def end_included(X, output_size):
+    size = check_inputs(X, output_size)
+    return pooled_with(X, size, lambda i, n, m: (floor_ceil(i, n, m)[0], min(floor_ceil(i, n, m)[1] + 1, n)))
+
+
 @exercise.right("einsum with both matrices")
 def by_einsum(X, output_size):
     size = [output_size] * 2 if isinstance(output_size, int) else list(output_size)

@@ -54,7 +54,7 @@ exercise = Exercise(
     evaluate_convnet,
     points=5,
     cost=Cost(syncs=1),
-    forbid=("data", "DataLoader", "TensorDataset", "*Sampler"),
+    forbid=("DataLoader", "*Dataset", "*Sampler"),
     hints=(
         "Two different switches are needed: one for layers that behave differently in training, one for the graph. "
         "And who switches the layers back if a batch fails?",
@@ -289,10 +289,10 @@ def last_of_the_highest(model, X, y, *, batch_size=256):
 
 @exercise.wrong("The smaller last batch is evaluated too.")
 def last_batch_dropped(model, X, y, *, batch_size=256):
-    def count(logits, labels):
-        return hits_of(logits, labels) * (len(labels) == min(batch_size, len(X)))
-
-    return int(walk(model, X, y, batch_size, count)) / len(X)
+    if not len(X) or len(X) != len(y) or batch_size < 1:
+        raise ValueError
+    full = len(X) // batch_size * batch_size
+    return int(walk(model, X[:full], y[:full], batch_size, hits_of)) / len(X) if full else 0.0
 
 
 @exercise.wrong("Go batch by batch: the whole set at once may not fit into memory.")
@@ -326,9 +326,10 @@ def a_tensor(model, X, y, *, batch_size=256):
 
 @exercise.wrong("The order does not matter for the result, but it is prescribed: do not shuffle a test set.")
 def shuffled(model, X, y, *, batch_size=256):
-    if not len(X) or len(X) != len(y):
+    if not len(X) or len(X) != len(y) or batch_size < 1:
         raise ValueError
-    return evaluate_convnet(model, X.flip(0), y.flip(0), batch_size=batch_size)
+    order = torch.randperm(len(X))
+    return evaluate_convnet(model, X[order], y[order], batch_size=batch_size)
 
 
 @exercise.wrong("`model.training = False` switches the outermost module only: model.eval() goes through all of them.")
@@ -383,6 +384,24 @@ def gradients_off_for_good(model, X, y, *, batch_size=256):
     result = evaluate_convnet(model, X, y, batch_size=batch_size)
     torch.set_grad_enabled(False)
     return result
+
+
+@exercise.wrong("A share between 0 and 1 is wanted, not percent.")
+def in_percent(model, X, y, *, batch_size=256):
+    return 100 * int(walk(model, X, y, batch_size, hits_of)) / len(X)
+
+
+@exercise.wrong("A short last batch has fewer images than `batch_size`: divide by N, not by batches * batch_size.")
+def divides_by_full_batches(model, X, y, *, batch_size=256):
+    hits = int(walk(model, X, y, batch_size, hits_of))
+    return hits / (-(-len(X) // batch_size) * batch_size)
+
+
+@exercise.wrong("`batch_size` images go through the model at once, not one at a time.")
+def one_image_at_a_time(model, X, y, *, batch_size=256):
+    if batch_size < 1:
+        raise ValueError
+    return evaluate_convnet(model, X, y, batch_size=1)
 
 
 @exercise.right("indices of the best class collected, compared at the end")

@@ -323,6 +323,48 @@ class WithTanh(LeNet):
         return self.fc3(self.fc2(self.fc1(X.flatten(1)).tanh()).tanh())
 
 
+@exercise.wrong("ReLU is today's habit: this is the net of the book, with the sigmoid.")
+class WithRelu(LeNet):
+    def forward(self, X):
+        check_shape(self, X)
+        X = self.pool(self.conv2(self.pool(self.conv1(X).relu())).relu())
+        return self.fc3(self.fc2(self.fc1(X.flatten(1)).relu()).relu())
+
+
+@exercise.wrong("400 and 10 fit 28 x 28 pixels and ten classes: take 16 * h * w and num_classes.", caught_by="runs")
+class HardWiredSizes(LeNet):
+    def __init__(self, in_channels=1, num_classes=10, in_size=(28, 28)):
+        super().__init__(in_channels, 10, in_size)
+        self.fc1 = nn.Linear(400, 120)
+
+
+@exercise.wrong(
+    "fc1 takes 16 * h * w numbers: images need not be square, h and w follow from H and W.", caught_by="runs"
+)
+class SquareImagesOnly(LeNet):
+    def __init__(self, in_channels=1, num_classes=10, in_size=(28, 28)):
+        super().__init__(in_channels, num_classes, (in_size[0], in_size[0]))
+        self.shape = (in_channels, *in_size)
+
+
+@exercise.wrong(
+    "The state has the names of the contract: layers in an nn.Sequential are called net.0, net.3 ... Give each layer "
+    "with parameters its own attribute: conv1, conv2, fc1, fc2, fc3.",
+    caught_by="runs",
+)
+class NamelessLayers(nn.Module):
+    def __init__(self, in_channels=1, num_classes=10, in_size=(28, 28)):
+        super().__init__()
+        known = LeNet(in_channels, num_classes, in_size)
+        first = [known.conv1, nn.Sigmoid(), nn.AvgPool2d(2), known.conv2, nn.Sigmoid(), nn.AvgPool2d(2), nn.Flatten()]
+        self.net = nn.Sequential(*first, known.fc1, nn.Sigmoid(), known.fc2, nn.Sigmoid(), known.fc3)
+        self.shape = known.shape
+
+    def forward(self, X):
+        check_shape(self, X)
+        return self.net(X)
+
+
 @exercise.right("functional forms, pooling as a mean over 2x2 blocks")
 class FunctionalLeNet(nn.Module):
     def __init__(self, in_channels=1, num_classes=10, in_size=(28, 28)):

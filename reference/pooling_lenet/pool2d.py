@@ -116,6 +116,10 @@ def cases(draw):
     yield Case("maximum, unequal pairs", draw.normal(3, 2, 5, 9), **pairs, cost=Cost(ops=2 * 8 + 12))
     pairs = {"kernel_size": (4, 3), "stride": (3, 1), "padding": (2, 1), "mode": "avg", "count_include_pad": False}
     yield Case("average of real pixels", draw.normal(3, 2, 8, 5), **pairs, cost=Cost(ops=2 * 12 + 12))
+    dark = draw.normal(2, 3, 6, 5).relu()  # about half of the pixels are 0
+    yield Case(
+        "average of real pixels, many of them 0", dark, 3, stride=1, padding=1, mode="avg", count_include_pad=False
+    )
     yield Case("all negative, padded maximum", -1 - draw.uniform(2, 3, 5, 7), 3, stride=2, padding=1)
     yield Case("overlapping windows", draw.normal(2, 1, 9, 7), 3, stride=2)
     yield Case("overlapping averages", draw.normal(1, 4, 7, 9), 3, stride=2, mode="avg")
@@ -173,6 +177,55 @@ def more_images(draw, size):
     return Case(f"{size} images", draw.normal(size, size + 1, 6, 5), 2, stride=1)
 
 
+def windows_of(X, kernel, step, pad, mode):
+    """Return all windows of the padded images as two more axes."""
+    filler = -torch.inf if mode == "max" else 0.0
+    images = F.pad(X, (pad[1], pad[1], pad[0], pad[0]), value=filler)
+    return images.unfold(2, kernel[0], step[0]).unfold(3, kernel[1], step[1])
+
+
+def merged_windows(windows, X, kernel, step, pad, mode, count_include_pad):
+    """Return each window's maximum or average."""
+    if mode == "max":
+        return windows.amax((-2, -1))
+    if count_include_pad:
+        return windows.mean((-2, -1))
+    real = windows_of(X.new_ones(1, 1, *X.shape[2:]), kernel, step, pad, mode)
+    return windows.sum((-2, -1)) / real.sum((-2, -1))
+
+
+def checked(X, kernel_size, stride, padding, mode):
+    """Refuse what the contract refuses and return kernel, stride and padding as pairs."""
+    kernel, pad = _pair(kernel_size), _pair(padding)
+    step = kernel if stride is None else _pair(stride)
+    if mode not in ("max", "avg") or X.ndim != 4 or min(*kernel, *step) < 1 or min(pad) < 0:
+        raise ValueError
+    if any(2 * p > k or n + 2 * p < k for n, k, p in zip(X.shape[2:], kernel, pad, strict=True)):
+        raise ValueError
+    return kernel, step, pad
+
+
+def places_of(X, kernel, step, pad, size, mode):
+    """Return, for each place in the window, that entry of `size` windows."""
+    filler = -torch.inf if mode == "max" else 0.0
+    images = F.pad(X, (pad[1], pad[1], pad[0], pad[0]), value=filler)
+    ends = [(n - 1) * s + 1 for n, s in zip(size, step, strict=True)]
+    return torch.stack([
+        images[:, :, i : i + ends[0] : step[0], j : j + ends[1] : step[1]]
+        for i in range(kernel[0]) for j in range(kernel[1])
+    ])  # fmt: skip
+
+
+def with_size(X, kernel, step, pad, size, mode, count_include_pad):
+    """Pool to an output of the given size, right or not."""
+    views = places_of(X, kernel, step, pad, size, mode)
+    if mode == "max":
+        return views.amax(0)
+    if count_include_pad:
+        return views.mean(0)
+    return views.sum(0) / places_of(X.new_ones(1, 1, *X.shape[2:]), kernel, step, pad, size, mode).sum(0)
+
+
 def swapped(size):
     return size if size is None or isinstance(size, int) else size[::-1]
 
@@ -221,14 +274,6 @@ def count_inverted(X, kernel_size, *, stride=None, padding=0, mode="max", count_
 def sum_over_channels(X, kernel_size, *, stride=None, padding=0, mode="max", count_include_pad=True):
     y = pool2d(X, kernel_size, stride=stride, padding=padding, mode=mode, count_include_pad=count_include_pad)
     return y.sum(1, keepdim=True)
-
-
-@exercise.wrong("Sizes round down: a window that hangs over the edge is left out, not filled up.")
-def rounds_up(X, kernel_size, *, stride=None, padding=0, mode="max", count_include_pad=True):
-    pool2d(X, kernel_size, stride=stride, padding=padding, mode=mode)
-    pool = F.max_pool2d if mode == "max" else F.avg_pool2d
-    more = {} if mode == "max" else {"count_include_pad": count_include_pad}
-    return pool(X, kernel_size, stride, padding, ceil_mode=True, **more)
 
 
 @exercise.wrong("Pairs are (height, width). Here the window is turned by a quarter.")
@@ -375,10 +420,15 @@ def needs_contiguous_images(X, kernel_size, *, stride=None, padding=0, mode="max
     "Slice all images and channels at once: a loop over them costs operations for each.", caught_by="growth"
 )
 def loop_over_channels(X, kernel_size, *, stride=None, padding=0, mode="max", count_include_pad=True):
-    options = {"stride": stride, "padding": padding, "mode": mode, "count_include_pad": count_include_pad}
-    if X.ndim != 4 or not X.numel():
-        return pool2d(X, kernel_size, **options)
-    return torch.cat([pool2d(X[:, c : c + 1], kernel_size, **options) for c in range(X.shape[1])], 1)
+    y = pool2d(X, kernel_size, stride=stride, padding=padding, mode=mode, count_include_pad=count_include_pad)
+    kernel, pad = _pair(kernel_size), _pair(padding)
+    step = kernel if stride is None else _pair(stride)
+    result = torch.zeros_like(y)
+    for n in range(X.shape[0]):
+        for c in range(X.shape[1]):
+            windows = windows_of(X[n : n + 1, c : c + 1], kernel, step, pad, mode)
+            result[n, c] = merged_windows(windows, X, kernel, step, pad, mode, count_include_pad)[0, 0]
+    return result
 
 
 @exercise.wrong("Images need not be square: the output's width follows from the width.")
@@ -398,6 +448,70 @@ def sum_not_average(X, kernel_size, *, stride=None, padding=0, mode="max", count
 @exercise.speed(4.5, size=8, cuda=128)
 def speed(draw, size):
     return Case("images of 16x32x32", draw.normal(size, 16, 32, 32), 3, stride=2, padding=1)
+
+
+@exercise.wrong("A pixel of value 0 is a real pixel: count places inside the image, not entries other than 0.")
+def counts_what_is_not_zero(X, kernel_size, *, stride=None, padding=0, mode="max", count_include_pad=True):
+    kernel, step, pad = checked(X, kernel_size, stride, padding, mode)
+    windows = windows_of(X, kernel, step, pad, mode)
+    if mode == "max" or count_include_pad:
+        return merged_windows(windows, X, kernel, step, pad, mode, count_include_pad)
+    return windows.sum((-2, -1)) / (windows != 0).sum((-2, -1)).clamp(min=1)
+
+
+@exercise.wrong("Sizes round down: a window that hangs over the edge is left out, not filled up.")
+def rounds_up(X, kernel_size, *, stride=None, padding=0, mode="max", count_include_pad=True):
+    kernel, step, pad = checked(X, kernel_size, stride, padding, mode)
+    missing = [-(n + 2 * p - k) % s for n, k, s, p in zip(X.shape[2:], kernel, step, pad, strict=True)]
+
+    def windows(images, filler):
+        images = F.pad(images, (pad[1], pad[1] + missing[1], pad[0], pad[0] + missing[0]), value=filler)
+        return images.unfold(2, kernel[0], step[0]).unfold(3, kernel[1], step[1])
+
+    if mode == "max":
+        return windows(X, -torch.inf).amax((-2, -1))
+    total = windows(X, 0.0).sum((-2, -1))
+    if count_include_pad:
+        return total / (kernel[0] * kernel[1])
+    return total / windows(X.new_ones(1, 1, *X.shape[2:]), 0.0).sum((-2, -1))
+
+
+@exercise.wrong("Pairs are (height, width): kernel, stride and padding were read as (width, height).")
+def pairs_turned(X, kernel_size, *, stride=None, padding=0, mode="max", count_include_pad=True):
+    kernel, step, pad = (swapped(size) for size in (kernel_size, stride, padding))
+    return pool2d(X, kernel, stride=step, padding=pad, mode=mode, count_include_pad=count_include_pad)
+
+
+@exercise.wrong("Padding is on both sides: H + 2 * padding - kernel, not H + padding - kernel.")
+def padding_counted_once(X, kernel_size, *, stride=None, padding=0, mode="max", count_include_pad=True):
+    kernel, step, pad = checked(X, kernel_size, stride, padding, mode)
+    size = [(n + p - k) // s + 1 for n, k, s, p in zip(X.shape[2:], kernel, step, pad, strict=True)]
+    return with_size(X, kernel, step, pad, size, mode, count_include_pad)
+
+
+@exercise.wrong("The first window needs no step: (H + 2 * padding - kernel) // stride + 1, the + 1 is missing.")
+def one_window_short(X, kernel_size, *, stride=None, padding=0, mode="max", count_include_pad=True):
+    kernel, step, pad = checked(X, kernel_size, stride, padding, mode)
+    size = [max((n + 2 * p - k) // s, 1) for n, k, s, p in zip(X.shape[2:], kernel, step, pad, strict=True)]
+    return with_size(X, kernel, step, pad, size, mode, count_include_pad)
+
+
+@exercise.wrong("Even -1e9 wins over -inf: pad the maximum with -inf itself.")
+def filler_of_minus_a_billion(X, kernel_size, *, stride=None, padding=0, mode="max", count_include_pad=True):
+    y = pool2d(X, kernel_size, stride=stride, padding=padding, mode=mode, count_include_pad=count_include_pad)
+    return y if mode != "max" else padded_by_hand(X, kernel_size, stride, padding, -1e9)
+
+
+@exercise.wrong("A comparison with nan is False, so where(s > best, s, best) drops a nan: torch.maximum keeps it.")
+def compares_with_nan(X, kernel_size, *, stride=None, padding=0, mode="max", count_include_pad=True):
+    kernel, step, pad = checked(X, kernel_size, stride, padding, mode)
+    if mode == "avg":
+        return pool2d(X, kernel_size, stride=stride, padding=padding, mode=mode, count_include_pad=count_include_pad)
+    size = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(X.shape[2:], kernel, step, pad, strict=True)]
+    best = torch.full((*X.shape[:2], *size), -torch.inf, dtype=X.dtype)
+    for view in places_of(X, kernel, step, pad, size, mode):
+        best = torch.where(view > best, view, best)
+    return best
 
 
 @exercise.right("strided windows as two more axes")

@@ -26,7 +26,8 @@ def train_convnet(
     that do not take part in the loss stay.
 
     Args:
-        model: maps images to logits `(batch, classes)`. It is left in train mode.
+        model: maps images to logits `(batch, classes)`. It is left in train mode. Its parameters may be float64, and
+            then its losses are.
         X: images `(N, C, H, W)`, N >= 1.
         y: labels `(N,)`, int64.
         epochs: number of passes over the data, >= 0; 0 draws nothing and returns an empty list.
@@ -39,7 +40,7 @@ def train_convnet(
         (A short batch counts by its size.) Frozen parameters (`requires_grad` False) and their `.grad` are left
         alone; a model without trainable parameters only reports its losses. Gradients that the model brings along
         have no effect; what is in `.grad` of trainable parameters afterwards is free. Values are read from the
-        device at most `epochs + 1` times.
+        device at most `epochs + 1` times, and the graph of a batch is not kept for later ones.
 
     Raises:
         ValueError: N = 0, `X` and `y` differ in length, `epochs` < 0 or `batch_size` < 1.
@@ -61,7 +62,7 @@ def train_convnet(
     losses = []
     for _ in range(epochs):
         model.train()
-        total = torch.zeros((), device=X.device)
+        total = 0.0
         for batch in torch.randperm(n, generator=generator).to(X.device).split(batch_size):
             loss = F.cross_entropy(model(X[batch]), y[batch])
             total = total + loss.detach() * len(batch)
@@ -84,7 +85,7 @@ exercise = Exercise(
     train_convnet,
     points=12,
     autograd=True,
-    forbid=("data", "DataLoader", "TensorDataset", "*Sampler"),
+    forbid=("DataLoader", "*Dataset", "*Sampler"),
     hints=(
         "Write down what happens once per call, once per epoch and once per batch. Which of these are drawing, "
         "switching to train mode, clearing gradients, reading a number?",
@@ -161,6 +162,33 @@ def training(candidate, X, y, generator, epochs, batch_size, lr, kind="plain", s
     }
 
 
+def graphs_alive(candidate, X, y, generator, epochs, batch_size, lr):
+    import weakref
+
+    graphs, alive = [], []
+
+    class Watched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.Flatten(), nn.Linear(X[0].numel(), 4))
+
+        def forward(self, X):
+            def hook(gradient):
+                return None
+
+            logits = self.net(X)
+            alive.append(sum(graph() is not None for graph in graphs))
+            logits.register_hook(hook)  # lives as long as the graph does
+            graphs.append(weakref.ref(hook))
+            return logits
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(12)
+        model = Watched()
+    candidate(model, X, y, epochs=epochs, batch_size=batch_size, lr=lr, generator=generator)
+    return {"batches": len(graphs), "graphs of several earlier batches are kept": max(alive) > 2}
+
+
 def on_digits(candidate, X, y, generator, epochs, batch_size, lr):
     split = torch.randperm(len(X), generator=torch.Generator().manual_seed(0))
     X, y = X[split], y[split]
@@ -188,42 +216,47 @@ def speed(draw, size):
 
 @exercise.cases
 def cases(draw):
-    def data(n, *shape):
-        return draw.normal(n, *shape), draw.integers(0, 4, n), draw.generator()
+    def data(n, *shape, dtype=torch.float32):
+        return draw.normal(n, *shape, dtype=dtype), draw.integers(0, 4, n), draw.generator()
 
-    plan = {"epochs": 2, "batch_size": 32, "lr": 0.1}
-    yield Case("200 images, last batch of 8", *data(200, 1, 5, 6), **plan, cost=Cost(syncs=3))
-    yield Case("a batch larger than the data", *data(12, 2, 4, 5), epochs=3, batch_size=50, lr=0.2)
-    yield Case("a frozen first layer", *data(26, 1, 6, 4), epochs=2, batch_size=10, lr=0.3, kind="frozen")
-    yield Case("gradients left from before", *data(22, 1, 5, 4), epochs=1, batch_size=8, lr=0.2, stale=True)
-    frozen = {"kind": "frozen", "stale": True}
-    yield Case("gradients left on frozen parameters", *data(15, 2, 4, 4), epochs=1, batch_size=4, lr=0.1, **frozen)
+    def case(name, inputs, epochs, batch_size, lr, **more):
+        """Make a case that is run in the dtype of its images only."""
+        return Case(name, *inputs, epochs, batch_size, lr, double=False, **more)
+
+    yield case("200 images, last batch of 8", data(200, 1, 5, 6), 2, 32, 0.1, cost=Cost(syncs=3))
+    yield case("a batch larger than the data", data(12, 2, 4, 5), 3, 50, 0.2)
+    yield case("a frozen first layer", data(26, 1, 6, 4), 2, 10, 0.3, kind="frozen")
+    yield case("gradients left from before", data(22, 1, 5, 4), 1, 8, 0.2, stale=True)
+    yield case("gradients left on frozen parameters", data(15, 2, 4, 4), 1, 4, 0.1, kind="frozen", stale=True)
     normed = {"kind": "batch norm", "evaluating": True}
-    yield Case("a model that arrives in eval mode", *data(33, 1, 5, 5), epochs=2, batch_size=15, lr=0.1, **normed)
-    yield Case("no epochs", *data(9, 1, 4, 5), epochs=0, batch_size=4, lr=0.1, edge=True)
-    yield Case("one image", *data(1, 1, 4, 5), epochs=2, batch_size=1, lr=0.1, edge=True)
-    yield Case("a parameter that the loss does not use", *data(11, 1, 4, 5), 2, 4, 0.1, kind="spare", edge=True)
-    spare = {"kind": "spare", "stale": True}
-    yield Case("nothing to train", *data(10, 1, 4, 5), 2, 4, 0.1, kind="all frozen", edge=True)
+    yield case("a model that arrives in eval mode", data(33, 1, 5, 5), 2, 15, 0.1, **normed)
+    yield case("a float64 model", data(19, 1, 5, 4, dtype=torch.float64), 2, 8, 0.2, edge=True)
+    yield case("no epochs", data(9, 1, 4, 5), 0, 4, 0.1, edge=True)
+    yield case("one image", data(1, 1, 4, 5), 2, 1, 0.1, edge=True)
+    yield case("a parameter that the loss does not use", data(11, 1, 4, 5), 2, 4, 0.1, kind="spare", edge=True)
+    yield case("nothing to train", data(10, 1, 4, 5), 2, 4, 0.1, kind="all frozen", edge=True)
+    watched = {"probe": graphs_alive, "layouts": False, "edge": True}
+    yield case("the graphs of earlier batches", data(40, 1, 3, 4), 2, 4, 0.1, **watched)
     pixels, labels = digits()
-    run = {"epochs": 4, "batch_size": 32, "lr": 0.2, "probe": on_digits, "double": False, "layouts": False}
-    images = pixels.reshape(-1, 1, 8, 8)
-    fixed = torch.Generator().manual_seed(4)
-    yield Case("handwritten digits", images, labels, fixed, **run, cost=Cost(syncs=5))
+    images, fixed = pixels.reshape(-1, 1, 8, 8), torch.Generator().manual_seed(4)
+    run = {"probe": on_digits, "layouts": False, "cost": Cost(syncs=5)}
+    yield case("handwritten digits", (images, labels, fixed), 4, 32, 0.2, **run)
     tiny, labels, generator = data(21, 3, 4, 3)
-    yield Case("tiny pixels", 1e-3 * tiny, labels, generator, 3, 8, 2.0, hidden=True)
+    yield case("tiny pixels", (1e-3 * tiny, labels, generator), 3, 8, 2.0, hidden=True)
     large, labels, generator = data(18, 1, 4, 6)
-    yield Case("large pixels", 30 + 20 * large, labels, generator, 2, 7, 1e-3, hidden=True)
-    yield Case("an old gradient on an unused parameter", *data(13, 1, 4, 5), 2, 5, 0.1, **spare, edge=True, hidden=True)
-    yield Case("batches of 1", *data(7, 2, 3, 4), epochs=2, batch_size=1, lr=0.05, hidden=True)
-    yield Case("float64 images", *data(14, 1, 4, 4), epochs=2, batch_size=5, lr=0.1, kind="batch norm", hidden=True)
+    yield case("large pixels", (30 + 20 * large, labels, generator), 2, 7, 1e-3, hidden=True)
+    spare = {"kind": "spare", "stale": True, "edge": True, "hidden": True}
+    yield case("an old gradient on an unused parameter", data(13, 1, 4, 5), 2, 5, 0.1, **spare)
+    yield case("batches of 1", data(7, 2, 3, 4), 2, 1, 0.05, hidden=True)
+    precise = {"kind": "batch norm", "edge": True, "hidden": True}
+    yield case("float64 and batch norm", data(14, 1, 4, 4, dtype=torch.float64), 2, 5, 0.1, **precise)
     X, y, generator = data(8, 1, 4, 5)
-    yield Case("no images", X[:0], y[:0], generator, 1, 4, 0.1, raises=ValueError)
-    yield Case("fewer labels than images", X, y[:7], generator, 1, 4, 0.1, raises=ValueError)
-    yield Case("a negative number of epochs", X, y, generator, -1, 4, 0.1, raises=ValueError)
-    yield Case("batches of 0", X, y, generator, 1, 0, 0.1, raises=ValueError)
-    yield Case("fewer images than labels", X[:5], y, generator, 1, 4, 0.1, raises=ValueError, hidden=True)
-    yield Case("batches of 0, no epochs", X, y, generator, 0, 0, 0.1, raises=ValueError, hidden=True)
+    yield case("no images", (X[:0], y[:0], generator), 1, 4, 0.1, raises=ValueError)
+    yield case("fewer labels than images", (X, y[:7], generator), 1, 4, 0.1, raises=ValueError)
+    yield case("a negative number of epochs", (X, y, generator), -1, 4, 0.1, raises=ValueError)
+    yield case("batches of 0", (X, y, generator), 1, 0, 0.1, raises=ValueError)
+    yield case("fewer images than labels", (X[:5], y, generator), 1, 4, 0.1, raises=ValueError, hidden=True)
+    yield case("batches of 0, no epochs", (X, y, generator), 0, 0, 0.1, raises=ValueError, hidden=True)
 
 
 @exercise.growth("number of batches", sizes=(32, 128), peak=0.0)
@@ -248,36 +281,41 @@ def move(parameters, lr):
                 p -= lr * p.grad
 
 
-def fit(
-    model, X, y, epochs, batch_size, lr, generator, *,
-    criterion=F.cross_entropy, clear="before", labels=None, orders=None, update=move, drop=0,
-):  # fmt: skip
-    """Run a correct training loop; the keywords replace one part of it."""
+def check(X, y, epochs, batch_size):
     if not len(X) or len(X) != len(y) or epochs < 0 or batch_size < 1:
         raise ValueError
+
+
+def mean_over_images(seen, n):
+    return float(sum(loss * size for loss, size in seen)) / n
+
+
+def fit(
+    model, X, y, epochs, batch_size, lr, generator, *, criterion=F.cross_entropy, clear="before", labels=None,
+    orders=None, update=move, starts=None, measure=None, keep=Tensor.detach, report=mean_over_images, retain=False,
+):  # fmt: skip
+    """Run a correct training loop; the keywords replace one part of it."""
+    check(X, y, epochs, batch_size)
     parameters, history = trainable(model), []
     for _ in range(epochs):
         model.train()
-        total = torch.zeros((), dtype=X.dtype)
+        seen = []
         order = orders() if orders else torch.randperm(len(X), generator=generator)
-        for start in range(0, len(order), batch_size):
+        for start in range(0, len(order), batch_size) if starts is None else starts:
             batch = order[start : start + batch_size]
-            if len(batch) <= drop * (batch_size - 1) and start:
-                continue
             target = y[batch] if labels is None else labels(start, batch)
             loss = criterion(model(X[batch]), target)
-            total += loss.detach() * len(batch)
-            if not parameters:
-                continue
-            if clear == "before":
-                for p in parameters:
-                    p.grad = None
-            loss.backward()
-            update(parameters, lr)
-            if clear == "after":
-                for p in parameters:
-                    p.grad = None
-        history.append(total.item() / len(X))
+            if parameters:
+                if clear == "before":
+                    for p in parameters:
+                        p.grad = None
+                loss.backward(retain_graph=retain)
+                update(parameters, lr)
+                if clear == "after":
+                    for p in parameters:
+                        p.grad = None
+            seen.append((keep(loss) if measure is None else measure(X[batch], target), len(batch)))
+        history.append(report(seen, len(X)))
     return history
 
 
@@ -305,15 +343,10 @@ def cleared_after_the_step(model, X, y, *, epochs, batch_size, lr, generator):
     "A last batch of, say, 8 counts by its 8 images, not like one of 32: weight each loss by its batch's size."
 )
 def mean_of_batch_means(model, X, y, *, epochs, batch_size, lr, generator):
-    means = []
+    def report(seen, n):
+        return torch.stack([loss for loss, _ in seen]).mean().item()
 
-    def criterion(logits, target):
-        loss = F.cross_entropy(logits, target)
-        means.append(loss.detach())
-        return loss
-
-    fit(model, X, y, epochs, batch_size, lr, generator, criterion=criterion)
-    return [float(torch.stack(part).mean()) for part in torch.stack(means).chunk(epochs)] if epochs else []
+    return fit(model, X, y, epochs, batch_size, lr, generator, report=report)
 
 
 @exercise.wrong("The loss is the mean over the batch: with a sum the step grows with the batch size.")
@@ -348,40 +381,18 @@ def generator_ignored(model, X, y, *, epochs, batch_size, lr, generator):
     return fit(model, X, y, epochs, batch_size, lr, generator, orders=lambda: torch.randperm(len(X)))
 
 
+@exercise.wrong("A sum of losses with their graphs keeps the graph of every batch: add up loss.detach().")
+def sums_with_graphs(model, X, y, *, epochs, batch_size, lr, generator):
+    return fit(model, X, y, epochs, batch_size, lr, generator, keep=lambda loss: loss)
+
+
 @exercise.wrong(
-    "A kept loss keeps the graph of its batch alive, and memory grows with every batch: detach() what you add up.",
+    "retain_graph=True keeps all that a batch has saved for backward(), and memory grows with every batch: one "
+    "backward pass a batch needs no such thing, and what is added up is loss.detach().",
     caught_by="growth",
 )
-def graphs_kept(model, X, y, *, epochs, batch_size, lr, generator):
-    kept = []
-
-    def criterion(logits, target):
-        kept.append(F.cross_entropy(logits, target))
-        return kept[-1]
-
-    def update(parameters, lr):
-        for p in parameters:
-            p.grad = None
-        kept[-1].backward(retain_graph=True)
-        move(parameters, lr)
-
-    def one_epoch():
-        kept.clear()
-        return torch.randperm(len(X), generator=generator)
-
-    if not trainable(model):
-        return fit(model, X, y, epochs, batch_size, lr, generator)
-    losses = []
-    if not len(X) or len(X) != len(y) or epochs < 0 or batch_size < 1:
-        raise ValueError
-    for _ in range(epochs):
-        model.train()
-        for batch in one_epoch().split(batch_size):
-            criterion(model(X[batch]), y[batch])
-            update(trainable(model), lr)
-        sizes = [len(batch) for batch in torch.arange(len(X)).split(batch_size)]
-        losses.append(float(sum(loss * n for loss, n in zip(kept, sizes, strict=True))) / len(X))
-    return losses
+def graphs_retained(model, X, y, *, epochs, batch_size, lr, generator):
+    return fit(model, X, y, epochs, batch_size, lr, generator, keep=lambda loss: loss, retain=True)
 
 
 @exercise.wrong(
@@ -396,35 +407,80 @@ def reads_every_batch(model, X, y, *, epochs, batch_size, lr, generator):
     return fit(model, X, y, epochs, batch_size, lr, generator, criterion=criterion)
 
 
-@exercise.wrong("The short last batch is used too.")
+@exercise.wrong("The short last batch is used too, and its images count: N is the number of all images.")
 def last_batch_dropped(model, X, y, *, epochs, batch_size, lr, generator):
-    return fit(model, X, y, epochs, batch_size, lr, generator, drop=1)
+    check(X, y, epochs, batch_size)
+    size = min(batch_size, len(X))
+
+    def report(seen, _):
+        return mean_over_images(seen, sum(size for _, size in seen))
+
+    starts = range(0, len(X) - size + 1, size)
+    return fit(model, X, y, epochs, size, lr, generator, starts=starts, report=report)
+
+
+@exercise.wrong("N // batch_size batches leave out the short last one: it is used too.")
+def full_batches_only(model, X, y, *, epochs, batch_size, lr, generator):
+    check(X, y, epochs, batch_size)
+    starts = range(0, len(X) // batch_size * batch_size, batch_size)
+    return fit(model, X, y, epochs, batch_size, lr, generator, starts=starts)
 
 
 @exercise.wrong("The reported loss is the one seen before the update: not the loss of the new weights on that batch.")
 def loss_after_the_update(model, X, y, *, epochs, batch_size, lr, generator):
-    order, after = [], []
-
-    def labels(start, batch):
-        order[:] = [batch]
-        return y[batch]
-
-    def update(parameters, lr):
-        move(parameters, lr)
-        flags = [m.momentum for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-        for m in model.modules():
-            if isinstance(m, nn.BatchNorm2d):
-                m.momentum, m.track_running_stats = 0.0, False
+    def measure(images, labels):
         with torch.no_grad():
-            after.append(F.cross_entropy(model(X[order[0]]), y[order[0]]) * len(order[0]))
-        for m in model.modules():
-            if isinstance(m, nn.BatchNorm2d):
-                m.momentum, m.track_running_stats = flags.pop(0), True
+            return F.cross_entropy(model(images), labels)
 
-    losses = fit(model, X, y, epochs, batch_size, lr, generator, labels=labels, update=update)
-    if not after:
-        return losses
-    return [float(torch.stack(part).sum()) / len(X) for part in torch.stack(after).chunk(epochs)]
+    return fit(model, X, y, epochs, batch_size, lr, generator, measure=measure)
+
+
+@exercise.wrong(
+    "The losses seen just before each update are averaged: not the loss of all images at the end of the epoch."
+)
+def loss_at_the_end_of_the_epoch(model, X, y, *, epochs, batch_size, lr, generator):
+    def report(seen, n):
+        with torch.no_grad():
+            return F.cross_entropy(model(X), y).item()
+
+    return fit(model, X, y, epochs, batch_size, lr, generator, report=report)
+
+
+@exercise.wrong("torch.zeros(()) is float32: give the sum the dtype of the loss, or start from 0.0.")
+def float32_total(model, X, y, *, epochs, batch_size, lr, generator):
+    def report(seen, n):
+        total = torch.zeros(())
+        for loss, size in seen:
+            total += loss * size
+        return total.item() / n
+
+    return fit(model, X, y, epochs, batch_size, lr, generator, report=report)
+
+
+@exercise.wrong("The contract asks for plain SGD: Adam takes steps of other lengths.")
+def with_adam(model, X, y, *, epochs, batch_size, lr, generator):
+    optimizer = torch.optim.Adam(trainable(model), lr=lr) if trainable(model) else None
+    return fit(model, X, y, epochs, batch_size, lr, generator, update=lambda *_: optimizer.step())
+
+
+@exercise.wrong(
+    "An optimizer over model.parameters() takes the frozen ones along: its zero_grad() clears their gradients, and if "
+    "all are frozen backward() fails. Give it those with requires_grad, if there are any."
+)
+def optimizer_over_all_parameters(model, X, y, *, epochs, batch_size, lr, generator):
+    check(X, y, epochs, batch_size)
+    optimizer, history = torch.optim.SGD(model.parameters(), lr=lr), []
+    for _ in range(epochs):
+        model.train()
+        total = 0.0
+        for batch in torch.randperm(len(X), generator=generator).split(batch_size):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(X[batch]), y[batch])
+            loss.backward()
+            optimizer.step()
+            total += loss.detach() * len(batch)
+        history.append(float(total) / len(X))
+    return history
 
 
 @exercise.wrong("Call model.train() in every epoch: a model in eval mode leaves BatchNorm's statistics unchanged.")

@@ -350,6 +350,23 @@ def sample_by_sample(logits, target, *, ignore_index=None):
     return ratio(right & counted, counted)
 
 
+@exercise.wrong(
+    "`ignore_index or -100` makes -100 of None and of 0: None ignores nothing, and 0 is a class like any other."
+)
+def minus_100_for_none_and_zero(logits, target, *, ignore_index=None):
+    return accuracy(logits, target, ignore_index=ignore_index or -100)
+
+
+@exercise.wrong(
+    "The classes are on the last axis, argmax(-1): axis 1 is the last one only of (N, K).", caught_by="runs"
+)
+def argmax_over_axis_one(logits, target, *, ignore_index=None):
+    check(logits, target)
+    right = (torch.argmax(logits, dim=1) == target) & ~logits.isnan().any(-1)
+    counted = counted_in(target, ignore_index)
+    return ratio(right & counted, counted)
+
+
 @exercise.right("flat, with the first position of the maximum found by hand")
 def first_maximum_by_hand(logits, target, *, ignore_index=None):
     if not logits.ndim or tuple(logits.shape) != (*target.shape, logits.shape[-1]) or logits.shape[-1] < 1:

@@ -104,6 +104,7 @@ def cases(draw):
         torch.tensor([[1e4, 0.0, -1e4], [1e4, 0.0, -1e4]]),
         torch.tensor([0, 2]),
     )
+    yield Case("twelve samples, twenty classes", draw.normal(12, 20), draw.integers(0, 20, 12), cost=True)
     yield Case("another ignore_index", draw.normal(4, 3), torch.tensor([1, 7, 2, 7]), ignore_index=7)
     yield Case("ignore_index 0, a valid class", draw.normal(4, 3), torch.tensor([0, 2, 1, 0]), ignore_index=0)
     yield Case("a logit of -inf", torch.tensor([[0.0, -inf, 1.0], [2.0, 1.0, -inf]]), torch.tensor([2, 0]))
@@ -428,11 +429,50 @@ def everything_in_float32(logits, target, *, ignore_index=-100, reduction="mean"
 @exercise.wrong("No loop over samples: gather picks one entry of every row at once.", caught_by="growth")
 def sample_by_sample(logits, target, *, ignore_index=-100, reduction="mean"):
     kept = _kept_positions(logits, target, ignore_index, reduction)
-    if target.ndim != 1 or target.numel() == 0:
+    if target.numel() == 0:
         return cross_entropy(logits, target, ignore_index=ignore_index, reduction=reduction)
-    logp = log_softmax(without_ignored(logits, kept))
-    losses = torch.stack([-logp[i, t if k else 0] for i, (t, k) in enumerate(zip(target, kept, strict=True))])
-    return reduced(losses, kept, reduction)
+    logp = log_softmax(without_ignored(logits, kept)).reshape(-1, logits.shape[-1])
+    labels = target.masked_fill(~kept, 0).flatten()
+    losses = torch.stack([-row[label] for row, label in zip(logp, labels, strict=True)])
+    return reduced(losses.reshape(target.shape), kept, reduction)
+
+
+@exercise.wrong(
+    "logp[:, target] is an N x N matrix of which only the diagonal is wanted: gather takes one entry of every row.",
+    caught_by="growth",
+)
+def diagonal_of_all_pairs(logits, target, *, ignore_index=-100, reduction="mean"):
+    kept = _kept_positions(logits, target, ignore_index, reduction)
+    scores, labels = logits.reshape(-1, logits.shape[-1]), target.flatten()
+    keep = labels != ignore_index
+    losses = -log_softmax(scores[keep])[:, labels[keep]].diagonal()
+    if reduction == "none":
+        return torch.zeros_like(target, dtype=logits.dtype).masked_scatter(kept, losses)
+    return losses.sum() / (max(len(losses), 1) if reduction == "mean" else 1)
+
+
+@exercise.wrong(
+    "In a product with one-hot rows a log-probability of -inf becomes 0 * inf = nan: pick the entries with gather."
+)
+def product_with_one_hot_rows(logits, target, *, ignore_index=-100, reduction="mean"):
+    kept = _kept_positions(logits, target, ignore_index, reduction)
+    onehot = (target.unsqueeze(-1) == torch.arange(logits.shape[-1])).to(logits.dtype)
+    return reduced(-(onehot * log_softmax(without_ignored(logits, kept))).sum(-1), kept, reduction)
+
+
+@exercise.wrong(
+    "The range check excuses -100 whatever `ignore_index` is: excuse the positions with `ignore_index`.",
+    caught_by="runs",
+)
+def range_check_excuses_minus_100(logits, target, *, ignore_index=-100, reduction="mean"):
+    if target.dtype != torch.int64:
+        raise TypeError
+    if reduction not in ("none", "sum", "mean") or target.shape != logits.shape[:-1]:
+        raise ValueError
+    if (((target < 0) & (target != -100)) | (target >= logits.shape[-1])).any():
+        raise ValueError
+    kept = target != ignore_index
+    return reduced(picked(log_softmax(without_ignored(logits, kept)), target, kept), kept, reduction)
 
 
 @exercise.right("on the kept rows only")

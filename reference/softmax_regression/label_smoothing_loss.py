@@ -16,7 +16,8 @@ def label_smoothing_loss(logits: Tensor, target: Tensor, eps: float) -> Tensor:
     """Compute the mean of -sum_k q_k log softmax(logits)_k with q = (1 - eps) onehot(target) + eps / K.
 
     Every class gets eps / K, the true one among them: it has 1 - eps + eps / K. With eps = 0 this is the plain
-    cross-entropy. The `(N, K)` matrix of the q_k is not built: no one-hot rows by `eye`, `scatter` or assignment.
+    cross-entropy. The `(N, K)` matrix of the q_k is not built: no one-hot rows by `eye`, `scatter`, assignment or
+    comparison.
 
     Args:
         logits: scores `(N, K)`, float, finite.
@@ -58,7 +59,7 @@ exercise = Exercise(
     label_smoothing_loss,
     points=8,
     gradients=("logits",),
-    cost=Cost(ops=32, maxel="logits"),
+    cost=Cost(ops=32, maxel="logits", peak={"logits": 3.5}),
     forbid=(*FORBID, "scatter*", "index_put*", "eye"),
     uses=("log_softmax",),
     hints=(
@@ -242,8 +243,8 @@ def nan_without_samples(logits, target, eps):
 
 
 @exercise.wrong(
-    "A full (N, K) matrix of targets is built, which holds two different numbers only. Split the sum: (1 - eps) "
-    "* logp[target] + eps * mean(logp) needs none.",
+    "scatter_ or q[arange(N), target] = ... fills an (N, K) matrix that holds two different numbers only. Split the "
+    "sum: (1 - eps) * logp[target] + eps * mean(logp) needs no q.",
     caught_by="forbidden",
 )
 def scattered_targets(logits, target, eps):
@@ -341,6 +342,18 @@ def sample_by_sample(logits, target, eps):
     logp = log_softmax(logits)
     losses = [(1 - eps) * row[t] + eps * row.mean() for row, t in zip(logp, target, strict=True)]
     return -torch.stack(losses).sum() / len(losses) if losses else label_smoothing_loss(logits, target, eps)
+
+
+@exercise.wrong(
+    "Comparing with arange(K) makes one-hot rows too, and of them the whole matrix q: gather and mean need neither.",
+    caught_by="cost",
+)
+def compared_targets(logits, target, eps):
+    _check_smoothing(logits, target, eps)
+    n, k = logits.shape
+    onehot = (target.unsqueeze(1) == torch.arange(k)).to(logits.dtype)
+    q = (1 - eps) * onehot + eps / k
+    return -(q * log_softmax(logits)).sum() / max(n, 1)
 
 
 @exercise.right("normaliser minus the weighted scores")

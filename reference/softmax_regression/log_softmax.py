@@ -15,7 +15,7 @@ def log_softmax(x: Tensor, dim: int = -1) -> Tensor:
         x: scores, any shape, real floating point; entries may be -inf (their log-probability is -inf, and they
             make no other entry's value or gradient nan). float16 and bfloat16 are computed in float32 and cast
             back. A slice of only -inf is not graded.
-        dim: the dimension to normalise.
+        dim: the dimension to normalise; of a 0-d tensor, which is one score, dimension 0 or -1.
 
     Returns:
         Tensor shaped like `x`, of its dtype; its exp sums to 1 along `dim`. Probabilities too small for a float
@@ -74,6 +74,7 @@ def cases(draw):
     yield Case("entries of -inf", torch.tensor([[0.0, -inf, 2.0], [-inf, 1.0, -1.0]]), edge=True)
     yield Case("a single class", draw.normal(4, 1), edge=True)
     yield Case("a float16 matrix", draw.normal(3, 4, dtype=half), edge=True)
+    yield Case("a single number", torch.tensor(3.0), edge=True)
     yield Case("no rows", torch.zeros(0, 3), edge=True)
     yield Case("no columns", torch.zeros(3, 0), edge=True)
     yield Case("integer scores", torch.arange(4), raises=TypeError)
@@ -82,7 +83,7 @@ def cases(draw):
     yield Case("very negative scores", draw.normal(3, 7) - 300.0, hidden=True)
     yield Case("rows far apart", draw.normal(2, 6) + torch.tensor([[-500.0], [500.0]]), hidden=True)
     yield Case("four dimensions", draw.normal(2, 3, 4, 5), -2, hidden=True)
-    yield Case("a single number", torch.tensor(3.0), edge=True, hidden=True)
+    yield Case("a single number, dimension 0", torch.tensor(-2.0), dim=0, edge=True, hidden=True)
     yield Case("70 000 equal float16 scores", torch.zeros(70_000, dtype=half), edge=True, hidden=True)
     yield Case("bfloat16 scores", draw.normal(3, 300, dtype=torch.bfloat16), edge=True, hidden=True)
     yield Case("no rows, first dimension", torch.zeros(0, 4), dim=0, edge=True, hidden=True)
@@ -105,6 +106,15 @@ def with_care(x, dim, normalise):
     if not x.is_floating_point() or x.numel() == 0:
         return log_softmax(x, dim)
     return normalise(x.float() if x.itemsize == 2 else x).to(x.dtype)
+
+
+def scores_of(x, dim):
+    """Refuse what the contract refuses and return the scores to compute with."""
+    if not x.is_floating_point():
+        raise TypeError
+    if not -max(x.ndim, 1) <= dim < max(x.ndim, 1):
+        raise IndexError
+    return x.float() if x.itemsize == 2 else x
 
 
 def top_of(y, dim):
@@ -184,12 +194,14 @@ def logarithm_to_base_two(x, dim=-1):
 
 @exercise.wrong("A score of -inf has log-probability -inf: do not replace it by a finite number.")
 def finite_for_minus_inf(x, dim=-1):
-    return log_softmax(x.clamp(min=torch.finfo(x.dtype).min / 2) if x.is_floating_point() else x, dim)
+    scores = scores_of(x, dim)
+    finite = torch.where(torch.isinf(scores), torch.full_like(scores, -1e9), scores)
+    return log_softmax(finite, dim).to(x.dtype)
 
 
 @exercise.wrong("Scores of -inf need no repair: nan_to_num on the result also hides the -inf that belongs there.")
 def nan_to_num_on_the_result(x, dim=-1):
-    return log_softmax(x, dim).nan_to_num(neginf=-1e9)
+    return log_softmax(x, dim).nan_to_num()
 
 
 @exercise.wrong("detach() or no_grad() cuts the graph: no gradient reaches `x`.", caught_by="gradients")
@@ -256,9 +268,24 @@ def fails_on_no_columns(x, dim=-1):
 
 @exercise.wrong("No loop over rows: one exp and one sum along `dim` do all slices at once.", caught_by="growth")
 def row_by_row(x, dim=-1):
-    if x.ndim != 2 or dim != -1 or x.numel() == 0:
-        return log_softmax(x, dim)
-    return torch.stack([log_softmax(row) for row in x])
+    scores = scores_of(x, dim)
+    if x.numel() == 0:
+        return x.clone()
+    moved = scores.movedim(dim, -1) if x.ndim else scores.unsqueeze(0)
+    rows = []
+    for row in moved.reshape(-1, moved.shape[-1]):
+        shifted = row - row.max()
+        rows.append(shifted - shifted.exp().sum().log())
+    return torch.stack(rows).reshape(moved.shape).movedim(-1, dim).reshape(x.shape).to(x.dtype)
+
+
+@exercise.wrong(
+    "A 0-d tensor is one score: `-x.ndim <= dim < x.ndim` refuses its dimensions 0 and -1.", caught_by="runs"
+)
+def single_number_is_refused(x, dim=-1):
+    if not -x.ndim <= dim < x.ndim and x.is_floating_point():
+        raise IndexError
+    return log_softmax(x, dim)
 
 
 @exercise.right("minus the log of a sum, with the maximum kept out of the graph")

@@ -13,7 +13,7 @@ def softmax(x: Tensor, dim: int = -1) -> Tensor:
     Args:
         x: scores, any shape, real floating point; entries may be -inf (their probability is exactly 0).
             float16 and bfloat16 are computed in float32 and cast back. A slice of only -inf is not graded.
-        dim: the dimension to normalise.
+        dim: the dimension to normalise; of a 0-d tensor, which is one score, dimension 0 or -1.
 
     Returns:
         Tensor shaped like `x`, of its dtype, with entries >= 0 that sum to 1 along `dim`.
@@ -70,6 +70,7 @@ def cases(draw):
     yield Case("one score far above many others", torch.tensor([[200.0] + 9 * [0.0], [-200.0] + 9 * [0.0]]))
     yield Case("entries of -inf", torch.tensor([[0.0, -inf, 2.0], [-inf, 1.0, -1.0]]), edge=True)
     yield Case("a float16 matrix", draw.normal(3, 4, dtype=half), edge=True)
+    yield Case("a single number", torch.tensor(3.0), edge=True)
     yield Case("no rows", torch.zeros(0, 3), edge=True)
     yield Case("no columns", torch.zeros(3, 0), edge=True)
     yield Case("integer scores", torch.arange(4), raises=TypeError)
@@ -79,7 +80,7 @@ def cases(draw):
     yield Case("rows far apart", draw.normal(2, 6) + torch.tensor([[-500.0], [500.0]]), hidden=True)
     yield Case("columns far apart", draw.normal(6, 2) + torch.tensor([-500.0, 500.0]), dim=-2, hidden=True)
     yield Case("four dimensions", draw.normal(2, 3, 4, 5), 2, hidden=True)
-    yield Case("a single number", torch.tensor(3.0), edge=True, hidden=True)
+    yield Case("a single number, dimension 0", torch.tensor(-2.0), dim=0, edge=True, hidden=True)
     yield Case("70 000 equal float16 scores", torch.zeros(70_000, dtype=half), edge=True, hidden=True)
     yield Case("bfloat16 scores", draw.normal(3, 300, dtype=torch.bfloat16), edge=True, hidden=True)
     yield Case("no rows, first dimension", torch.zeros(0, 4), dim=0, edge=True, hidden=True)
@@ -108,6 +109,15 @@ def with_care(x, dim, normalise):
 
 def weights_of(y, dim):
     return (y - y.amax(dim, keepdim=True)).exp()
+
+
+def scores_of(x, dim):
+    """Refuse what the contract refuses and return the scores to compute with."""
+    if not x.is_floating_point():
+        raise TypeError
+    if not -max(x.ndim, 1) <= dim < max(x.ndim, 1):
+        raise IndexError
+    return x.float() if x.itemsize == 2 else x
 
 
 @exercise.wrong("Subtract the largest score first: exp(89) is inf in float32, and inf / inf is nan.")
@@ -241,9 +251,74 @@ def empty_with_any_dimension(x, dim=-1):
 
 @exercise.wrong("No loop over rows: one exp and one sum along `dim` do all slices at once.", caught_by="growth")
 def row_by_row(x, dim=-1):
-    if x.ndim != 2 or dim != -1 or x.numel() == 0:
-        return softmax(x, dim)
-    return torch.stack([softmax(row) for row in x])
+    scores = scores_of(x, dim)
+    if x.numel() == 0:
+        return x.clone()
+    moved = scores.movedim(dim, -1) if x.ndim else scores.unsqueeze(0)
+    rows = []
+    for row in moved.reshape(-1, moved.shape[-1]):
+        weights = (row - row.max()).exp()
+        rows.append(weights / weights.sum())
+    return torch.stack(rows).reshape(moved.shape).movedim(-1, dim).reshape(x.shape).to(x.dtype)
+
+
+@exercise.wrong(
+    "A 0-d tensor is one score: `-x.ndim <= dim < x.ndim` refuses its dimensions 0 and -1.", caught_by="runs"
+)
+def single_number_is_refused(x, dim=-1):
+    if not -x.ndim <= dim < x.ndim and x.is_floating_point():
+        raise IndexError
+    return softmax(x, dim)
+
+
+@exercise.wrong(
+    "A sum along `dim` misses just that axis: put it back with unsqueeze(dim), or keepdim=True, not unsqueeze(-1)."
+)
+def axis_put_back_last(x, dim=-1):
+    scores = scores_of(x, dim)
+    if x.numel() == 0:
+        return x.clone()
+    weights = (scores - scores.max(dim=dim).values.unsqueeze(-1)).exp()
+    return (weights / weights.sum(dim=dim).unsqueeze(-1)).to(x.dtype)
+
+
+@exercise.wrong("clamp(max=80) makes all large scores equal: subtract the largest score, which changes no probability.")
+def clipped_from_above(x, dim=-1):
+    weights = scores_of(x, dim).clamp(max=80).exp()
+    return (weights / weights.sum(dim, keepdim=True)).to(x.dtype)
+
+
+@exercise.wrong("nan_to_num hides inf / inf behind a 0 that is no probability: subtract the largest score before exp.")
+def nan_becomes_zero(x, dim=-1):
+    weights = scores_of(x, dim).exp()
+    return torch.nan_to_num(weights / weights.sum(dim, keepdim=True)).to(x.dtype)
+
+
+@exercise.wrong("inf / inf is not 1: subtract the largest score before exp, and there is no nan to repair.")
+def nan_becomes_one(x, dim=-1):
+    weights = scores_of(x, dim).exp()
+    return torch.nan_to_num(weights / weights.sum(dim, keepdim=True), nan=1.0).to(x.dtype)
+
+
+@exercise.wrong("`dim` is an argument: normalise along it, not always along dimension 0.")
+def always_dimension_zero(x, dim=-1):
+    scores_of(x, dim)
+    return softmax(x, 0)
+
+
+@exercise.wrong(
+    "A 0-d tensor has no shape[-1]; and no loop over slices is needed: exp and sum along `dim` do all at once."
+)
+def slice_by_slice(x, dim=-1):
+    scores = scores_of(x, dim)
+    if x.numel() == 0:
+        return x.clone()
+    moved = scores.movedim(dim, -1)
+    rows = []
+    for row in moved.reshape(-1, moved.shape[-1]):
+        weights = (row - row.max()).exp()
+        rows.append(weights / weights.sum())
+    return torch.stack(rows).reshape(moved.shape).movedim(-1, dim).to(x.dtype)
 
 
 @exercise.right("through the logarithm of the sum")

@@ -90,6 +90,8 @@ exercise = Exercise(
 @exercise.truth
 def truth(X, y, num_classes, *, lr, num_epochs, batch_size, generator):
     n, width = X.shape
+    if n == 0 or y.min() < 0 or y.max() >= num_classes:
+        raise ValueError
     weights = 0.01 * torch.randn(width, num_classes, generator=generator).double()
     bias = torch.zeros(num_classes, dtype=torch.float64)
     onehot = torch.eye(num_classes, dtype=torch.float64)[y]
@@ -111,6 +113,15 @@ def on_test_set(train, X, y, X_test, y_test, seed):
     right = (logits.argmax(1) == y_test).double().mean()
     loss = (logits.logsumexp(1) - logits[torch.arange(len(y_test)), y_test]).mean()
     return {"test accuracy >= 0.93": bool(right >= 0.93), "test cross-entropy <= 0.30": bool(loss <= 0.30)}
+
+
+def refused(train, X, y, generator):
+    before, raised = generator.get_state(), "nothing"
+    try:
+        train(X, y, 3, lr=0.1, num_epochs=1, batch_size=2, generator=generator)
+    except ValueError:
+        raised = "ValueError"
+    return {"raised": raised, "numbers drawn": not torch.equal(generator.get_state(), before)}
 
 
 @exercise.speed(2.5, size=256, cuda=8192)
@@ -140,6 +151,11 @@ def cases(draw):
     yield case("a label -100", 4, 2, 3, 0.1, 1, 2, y=[0, 1, -100, 2], raises=ValueError)
     yield case("a label K and no epochs", 4, 2, 3, 0.1, 0, 2, y=[0, 1, 3, 2], raises=ValueError)
     yield case("no samples", 0, 2, 3, 0.1, 1, 2, raises=ValueError)
+    refusal = {"probe": refused, "double": False, "layouts": False, "edge": True}
+    features = draw.normal(4, 2)
+    yield Case("the generator after a label K", features, torch.tensor([0, 1, 3, 2]), draw.generator(), **refusal)
+    yield Case("the generator after no samples", features[:0], torch.zeros(0, dtype=torch.int64), draw.generator(),
+               hidden=True, **refusal)  # fmt: skip
     yield case("a label -1 and no epochs", 4, 2, 3, 0.1, 0, 2, y=[0, -1, 1, 2], raises=ValueError, hidden=True)
     yield case("37 samples in batches of 8", 37, 4, 6, 0.25, 2, 8, hidden=True)
     yield case("tiny features", 11, 3, 4, 1.5, 3, 4, scale=1e-3, hidden=True)
@@ -158,7 +174,7 @@ def fit(X, y, num_classes, lr, num_epochs, batch_size, generator, **change):
     """Train right, but for what is given by name: a loss, initial values, batches of an epoch, a step."""
     loss = change.get("loss", cross_entropy)
     step = change.get("step", update)
-    check(X, y, num_classes)
+    change.get("check", check)(X, y, num_classes)
     std = change.get("std", 0.01)
     W = (std * torch.randn(X.shape[1], num_classes, generator=generator)).requires_grad_()
     b = torch.zeros(num_classes, requires_grad=True)
@@ -426,9 +442,11 @@ def data_shuffled_in_place(X, y, num_classes, *, lr, num_epochs, batch_size, gen
     caught_by="errors",
 )
 def labels_checked_by_the_loss_only(X, y, num_classes, *, lr, num_epochs, batch_size, generator):
-    if num_epochs == 0 or bool((y == -100).any()):
-        y = y.clamp(0, num_classes - 1)
-    return train_softmax(X, y, num_classes, lr=lr, num_epochs=num_epochs, batch_size=batch_size, generator=generator)
+    def samples_only(X, y, num_classes):
+        if len(X) == 0:
+            raise ValueError
+
+    return fit(X, y, num_classes, lr, num_epochs, batch_size, generator, check=samples_only)
 
 
 @exercise.wrong("No samples is an error (ValueError): there is nothing to learn from.", caught_by="errors")
@@ -436,6 +454,57 @@ def nothing_to_learn_from(X, y, num_classes, *, lr, num_epochs, batch_size, gene
     if len(X) == 0:
         return 0.01 * torch.randn(X.shape[1], num_classes, generator=generator), torch.zeros(num_classes)
     return train_softmax(X, y, num_classes, lr=lr, num_epochs=num_epochs, batch_size=batch_size, generator=generator)
+
+
+@exercise.wrong("Check first, draw afterwards: a call that is refused leaves the generator as it was.")
+def draws_before_the_check(X, y, num_classes, *, lr, num_epochs, batch_size, generator):
+    W = (0.01 * torch.randn(X.shape[1], num_classes, generator=generator)).requires_grad_()
+    b = torch.zeros(num_classes, requires_grad=True)
+    check(X, y, num_classes)
+    for _ in range(num_epochs):
+        for batch in shuffled(len(X), batch_size, generator):
+            cross_entropy(X[batch] @ W + b, y[batch]).backward()
+            update(W, b, lr)
+    return W.detach(), b.detach()
+
+
+@exercise.wrong(
+    "randperm needs `generator` too: without it the permutations come from torch's global one.", caught_by="state"
+)
+def permutations_from_the_global_generator(X, y, num_classes, *, lr, num_epochs, batch_size, generator):
+    return fit(X, y, num_classes, lr, num_epochs, batch_size, generator,
+               batches=lambda n, size, _: torch.randperm(n).split(size))  # fmt: skip
+
+
+@exercise.wrong(
+    "W = W - lr * W.grad without no_grad is a result with a history, no leaf: its .grad stays None. Update in place "
+    "under no_grad: W -= lr * W.grad.",
+    caught_by="runs",
+)
+def new_tensor_with_history(X, y, num_classes, *, lr, num_epochs, batch_size, generator):
+    check(X, y, num_classes)
+    W = (0.01 * torch.randn(X.shape[1], num_classes, generator=generator)).requires_grad_()
+    b = torch.zeros(num_classes, requires_grad=True)
+    for _ in range(num_epochs):
+        for batch in shuffled(len(X), batch_size, generator):
+            cross_entropy(X[batch] @ W + b, y[batch]).backward()
+            W = W - lr * W.grad
+            b = b - lr * b.grad
+    return W.detach(), b.detach()
+
+
+@exercise.wrong("Both gradients belong to one forward pass: take them before W or b is changed.")
+def bias_gradient_after_the_step_of_the_weights(X, y, num_classes, *, lr, num_epochs, batch_size, generator):
+    check(X, y, num_classes)
+    W = 0.01 * torch.randn(X.shape[1], num_classes, generator=generator)
+    b = torch.zeros(num_classes)
+    for _ in range(num_epochs):
+        for batch in shuffled(len(X), batch_size, generator):
+            for change in (W, b):
+                error = softmax(X[batch] @ W + b)
+                error[torch.arange(len(batch)), y[batch]] -= 1
+                change -= lr * (X[batch].T @ error if change is W else error.sum(0)) / len(batch)
+    return W, b
 
 
 @exercise.right("with the gradient by hand: X' (softmax - onehot) / n")
