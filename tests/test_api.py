@@ -57,6 +57,17 @@ def test_an_unknown_function_is_named():
         grader.check(no_such_exercise)
 
 
+def test_a_cell_that_was_run_again_replaces_its_draft(monkeypatch):
+    draft = "def softmax(x, dim=-1):\n    return torch.softmax(x, dim)"
+    better = "def softmax(x, dim=-1):\n    w = x.exp()\n    return w / w.sum(dim, keepdim=True)"
+
+    class Shell:
+        user_ns = {"In": ["", "import torch", draft, "check(softmax)", better]}  # noqa: RUF012
+
+    monkeypatch.setattr(live, "ipython", lambda: Shell)
+    assert live.live_program("softmax", None).text == better
+
+
 def test_hidden_cases_are_counted_but_not_shown(capsys):
     grader.check(softmax, hidden=True)
     shown = capsys.readouterr().out
