@@ -21,8 +21,10 @@ FUNCTIONS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "torch": (torch, ("Generator", "autograd", "default_generator", "equal", "randn", "stack", "view_as_real")),
     "torch.autograd": (torch.autograd, ("grad",)),
 }
-SHOWING = frozenset(("__repr__", "__str__", "__format__", "_repr_html_"))
-"""How a tensor shows itself is nobody's business."""
+HARMLESS = frozenset(
+    "__repr__ __str__ __format__ _repr_html_ __annotations__ __annotations_cache__ __annotate_func__".split()
+)
+"""How a tensor shows itself is nobody's business; annotations appear in a class when somebody asks for them."""
 
 
 BEFORE = {name: dict(vars(kind)) for name, kind in CLASSES.items()}
@@ -36,7 +38,7 @@ def replaced() -> list[str]:
         now, before = vars(kind), BEFORE[name]
         if len(now) != len(before) or not all(map(is_, now.values(), before.values())):
             names = [*before, *(key for key in now if key not in before)]
-            found += [f"{name}.{key}" for key in names if now.get(key) is not before.get(key) and key not in SHOWING]
+            found += [f"{name}.{key}" for key in names if now.get(key) is not before.get(key) and key not in HARMLESS]
     for name, (owner, keys) in FUNCTIONS.items():
         found += [f"{name}.{key}" for key in keys if vars(owner).get(key) is not BEFORE[name][key]]
     return found

@@ -173,7 +173,7 @@ def borrowing(body: str) -> Callable[[Path, str], None]:
     def submit(root: Path, student: str) -> None:
         notebook = answered(root, **BORROWED)
         code = indent(dedent(body).replace("ROOT", repr(str(root))), "    ")
-        add_code(notebook, f"def attack():\n    global better\n{code}\nattack()")
+        add_code(notebook, f"def attack():\n{code}\n    globals()['better'] = better\nattack()")
         hand_in(root, student, notebook)
 
     return submit

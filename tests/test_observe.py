@@ -52,6 +52,7 @@ def test_torch_is_not_what_it_was(name):
 
 def test_how_a_tensor_is_shown_is_nobodys_business(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "__repr__", lambda self: "a tensor")
+    assert torch.nn.Parameter.__annotations__ is not None  # asking makes it
     assert observe(lambda x: x * 2, call(torch.zeros(3))).uses == ()
 
 

@@ -270,7 +270,8 @@ def mask_after_replacing(logits, target, *, ignore_index=-100, reduction="mean")
 
 
 @exercise.wrong(
-    "logp[arange(N), target] fits logits (N, K) only; gather along the last axis serves any number of axes."
+    "logp[arange(N), target] fits logits (N, K) only; gather along the last axis serves any number of axes.",
+    caught_by="runs",
 )
 def only_for_two_axes(logits, target, *, ignore_index=-100, reduction="mean"):
     kept = _kept_positions(logits, target, ignore_index, reduction)
