@@ -144,8 +144,6 @@ def cheapest_first(pack: Pack, calls: Sequence[int]) -> list[int]:
 
 
 def does_the_same(pack: Pack, wrong: Wrong, seen: Sequence[Observation], report: Report) -> bool:
-    """Whether a wrong answer fails the same checks on the same cases, with the same results where it fails."""
+    """Whether a wrong answer fails the same checks on the same cases, with the same results everywhere."""
     _, its, its_report = answers_of(pack, wrong)
-    return signature(its_report) == signature(report) and all(
-        alike(its[n], seen[n]) for n in failing_calls(pack, report)
-    )
+    return signature(its_report) == signature(report) and all(alike(a, b) for a, b in zip(its, seen, strict=False))

@@ -181,7 +181,7 @@ class SoftmaxInside(LeNet):
         return super().forward(X).softmax(1)
 
 
-@exercise.wrong("Only the first convolution is padded; the second one makes the image smaller by 4.")
+@exercise.wrong("Only the first convolution is padded; the second one makes the image smaller by 4.", caught_by="runs")
 class BothPadded(LeNet):
     def __init__(self, in_channels=1, num_classes=10, in_size=(28, 28)):
         height, width = (n // 2 // 2 for n in in_size)
@@ -192,7 +192,7 @@ class BothPadded(LeNet):
         self.fc1 = nn.Linear(16 * height * width, 120)
 
 
-@exercise.wrong("The first convolution has padding 2, so that it keeps the image's size.")
+@exercise.wrong("The first convolution has padding 2, so that it keeps the image's size.", caught_by="runs")
 class FirstNotPadded(LeNet):
     def __init__(self, in_channels=1, num_classes=10, in_size=(28, 28)):
         height, width = (((n - 4) // 2 - 4) // 2 for n in in_size)
