@@ -14,6 +14,9 @@ from grader.snippet import snippet
 from grader.speed import WRONG, Race
 from grader.verdict import CHECKS, Finding, Item
 
+FLOAT32 = "float32_inside"
+"""The kind of finding where a formula is right and something in it is computed in float32."""
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -21,9 +24,6 @@ class Report:
 
     findings: tuple[Finding, ...]
     items: tuple[Item, ...]
-
-
-FLOAT32 = "float32_inside"
 
 
 def assess(pack: Pack, seen: Sequence[Observation], uses: Sequence[Use] = (), race: Race | None = None) -> Report:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
@@ -25,18 +22,22 @@ from grader.pools import open_pool
 from grader.remote import Child
 from grader.render.messages import speaking
 from grader.render.results import Row, grades_csv, json_line, row
+from grader.results_folder import (
+    GRADES,
+    JOURNAL,
+    RESULTS,
+    Graded,
+    earlier_rows,
+    own_journal,
+    read_journal,
+    with_others,
+    write_whole,
+)
 from grader.sandbox import Pool
 from grader.subject import Worker
 from grader.submission import SubmissionError, parse
 from grader.verdict import NOT_ATTEMPTED, NOT_GRADABLE, Verdict
 
-JOURNAL = "journal.jsonl"
-RESULTS = "results.jsonl"
-GRADES = "grades.csv"
-
-
-Graded = tuple[Row, ...]
-"""The rows of one job."""
 Progress = Callable[[Job, Graded, int, int], None]
 
 
@@ -117,20 +118,6 @@ def row_of(verdict: Verdict, job: Job, exercise: Exercise, digest: str | None) -
         return row(failed, job.student, job.unit, digest, job.options.seed)
 
 
-def read_journal(path: Path) -> dict[str, Graded]:
-    """Read the finished submissions of an earlier run; a line cut short by a kill is left out."""
-    if not path.exists():
-        return {}
-    found = {}
-    for line in path.read_bytes().split(b"\n"):
-        try:
-            data = json.loads(line)
-            found[data["key"]] = tuple(data["rows"])
-        except (ValueError, KeyError, TypeError):
-            continue
-    return found
-
-
 def run(
     jobs: Sequence[Job],
     out: Path,
@@ -175,48 +162,6 @@ def run(
     return rows
 
 
-@contextlib.contextmanager
-def own_journal(out: Path) -> Iterator[BinaryIO]:
-    """Open a folder's journal, as it is, for one run: whatever it reads and writes there is its own until it ends."""
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / JOURNAL).open("ab") as file:
-        if not claimed(file):
-            raise SubmissionError(f"another run is writing into {out}: wait for it, or choose another folder")
-        yield file
-
-
-def claimed(file: BinaryIO) -> bool:
-    """Take the lock of an open file, which ends with the process at the latest; False where another one has it."""
-    if sys.platform == "win32":
-        return True  # nothing is graded there
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # this file system knows no locks
-    return True
-
-
-def earlier_rows(path: Path) -> list[Row]:
-    """Read the results that stand in a folder, if there are any; a file that holds something else is left alone."""
-    try:
-        found = read_rows(path) if path.exists() else []
-        grades_csv(found)  # needs every field that the files are made from
-    except (ValueError, KeyError, TypeError):
-        raise SubmissionError(f"{path} does not hold results: move it away, or choose another folder") from None
-    return found
-
-
-def with_others(earlier: list[Row], rows: list[Row]) -> list[Row]:
-    """Return rows together with the earlier results of exercises that are not among them: of other units, say."""
-    covered = {(r["unit"], r["exercise"]) for r in rows}
-    others = [r for r in earlier if (r["unit"], r["exercise"]) not in covered]
-    return sorted([*others, *rows], key=lambda r: (r["student"], r["unit"])) if others else rows
-
-
 def each_graded(jobs: Sequence[Job], workers: int, scheduler: str | None) -> Iterator[tuple[Job, Graded]]:
     """Yield jobs as they are finished, in this process's threads or on a dask cluster."""
     if scheduler is not None:
@@ -242,18 +187,6 @@ def on_cluster(jobs: Sequence[Job], scheduler: str) -> Iterator[tuple[Job, Grade
         running: dict[Any, Job] = {client.submit(grade_job, job, pure=False, retries=3): job for job in jobs}
         for future in completed(list(running), loop=client.loop):
             yield running[future], future.result()
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file in one step, so that nobody ever sees half of it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8", newline="\n")
-    partial.replace(path)
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Read an earlier results.jsonl."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
 
 def changes(before: Iterable[Row], after: Iterable[Row]) -> list[tuple[str, str, str, float | None, float | None]]:

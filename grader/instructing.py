@@ -81,8 +81,9 @@ def regrade(
 ) -> None:
     """Grade again (after a mended exercise, say) and show whose points changed."""
     from grader import batch
+    from grader.results_folder import RESULTS, earlier_rows
 
-    before = batch.earlier_rows(out / batch.RESULTS)
+    before = earlier_rows(out / RESULTS)
     if not before:
         raise typer.BadParameter(f"{out} holds no earlier results: use grade")
     after = run_class(folder, out, unit, None, seed, workers, isolation, False, None, True)

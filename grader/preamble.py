@@ -9,7 +9,8 @@ from functools import lru_cache
 from grader.course import Course, Unit, solution_source
 from grader.exercise import Exercise
 from grader.parsing import parse
-from grader.slicing import Cell, bound_names
+from grader.slicing import Cell
+from grader.statements import bound_names
 from grader.submission import Submission, make_cell
 
 SETUP = """\

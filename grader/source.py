@@ -49,8 +49,9 @@ def scan(program: Program, forbid: tuple[str, ...]) -> list[Use]:
     statements = [(label, statement) for label, tree in trees for statement in tree.body]
     known = Known.of([statement for _, statement in statements])
     bindings = Bindings.of([node for _, statement in statements for node in ast.walk(statement)], known)
+    patterns = expand(forbid)
     for number, (label, statement) in enumerate(statements):
-        for name, line in scan_statement(statement, Look(known, bindings, expand(forbid), number)):
+        for name, line in scan_statement(statement, Look(known, bindings, patterns, number)):
             found.setdefault(name, Use(name, label, line))
     return list(found.values())
 

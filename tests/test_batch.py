@@ -25,6 +25,7 @@ from grader.parsing import parse
 from grader.pools import ENTRY
 from grader.record import record
 from grader.render.results import safe_cell
+from grader.results_folder import GRADES, JOURNAL, RESULTS, read_rows
 from grader.slicing import Program
 from grader.subject import Worker
 from grader.submission import SubmissionError
@@ -146,16 +147,16 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path):
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        journal = killed / batch.JOURNAL
+        journal = killed / JOURNAL
         with journal.open("ab") as file:
             file.write(b'{"key": "half a li')  # as a kill in the middle of a write leaves it
     subprocess.run(command(folder, killed, "--resume"), cwd=ROOT, capture_output=True, check=False)
-    for name in (batch.RESULTS, batch.GRADES):
+    for name in (RESULTS, GRADES):
         assert (killed / name).read_bytes() == (whole / name).read_bytes()
 
 
 def lines_of(out):
-    journal = out / batch.JOURNAL
+    journal = out / JOURNAL
     return journal.read_bytes().count(b'"rows"') if journal.exists() else 0
 
 
@@ -393,13 +394,13 @@ def test_results_of_other_exercises_stay(few, tmp_path):
 
     softmax, accuracy = graded("softmax"), graded("accuracy")
     assert {r["exercise"] for r in accuracy} == {"accuracy"}
-    kept = batch.read_rows(tmp_path / "out" / "results.jsonl")
+    kept = read_rows(tmp_path / "out" / "results.jsonl")
     assert sorted(map(str, kept)) == sorted(map(str, softmax + accuracy))
     with (tmp_path / "out" / "grades.csv").open(encoding="utf-8") as file:
         ann = next(row for row in csv.DictReader(file) if row["student"] == "ann")
     assert (ann["points"], ann["softmax"], ann["accuracy"]) == ("5.0", "5.0", "0.0")
     assert graded("softmax") == softmax
-    assert len(batch.read_rows(tmp_path / "out" / "results.jsonl")) == len(kept)
+    assert len(read_rows(tmp_path / "out" / "results.jsonl")) == len(kept)
 
 
 def test_a_file_in_the_wrong_folder_is_named(tmp_path):
@@ -448,7 +449,7 @@ def test_a_second_run_into_the_same_folder_is_refused_and_harms_nothing(tmp_path
     assert second.returncode == 2
     assert "another run is writing into" in second.stderr
     assert first.wait() == 1
-    rows = batch.read_rows(out / batch.RESULTS)
+    rows = read_rows(out / RESULTS)
     assert sorted(r["student"] for r in rows) == ["s0", "s1", "s2", "s3", "slow"]
     assert lines_of(out) == 5
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from nbformat.v4 import new_code_cell
 
-from grader.slicing import bound_names
+from grader.statements import bound_names
 from grader.submission import make_cell
 
 

@@ -120,6 +120,21 @@ def scores_of(x, dim):
     return x.float() if x.itemsize == 2 else x
 
 
+def rows_joined(x, dim, one, single=True):
+    """Loop over the slices along `dim`; without `single` a 0-d tensor has none, and that fails."""
+    scores = scores_of(x, dim)
+    if x.numel() == 0:
+        return x.clone()
+    moved = scores.unsqueeze(0) if single and not x.ndim else scores.movedim(dim, -1)
+    rows = [one(row) for row in moved.reshape(-1, moved.shape[-1])]
+    return torch.stack(rows).reshape(moved.shape).movedim(-1, dim).reshape(x.shape).to(x.dtype)
+
+
+def softmax_of_row(row):
+    weights = (row - row.max()).exp()
+    return weights / weights.sum()
+
+
 @exercise.wrong("Subtract the largest score first: exp(89) is inf in float32, and inf / inf is nan.")
 def no_shift(x, dim=-1):
     return with_care(x, dim, lambda y: y.exp() / y.exp().sum(dim, keepdim=True))
@@ -251,15 +266,7 @@ def empty_with_any_dimension(x, dim=-1):
 
 @exercise.wrong("No loop over rows: one exp and one sum along `dim` do all slices at once.", caught_by="growth")
 def row_by_row(x, dim=-1):
-    scores = scores_of(x, dim)
-    if x.numel() == 0:
-        return x.clone()
-    moved = scores.movedim(dim, -1) if x.ndim else scores.unsqueeze(0)
-    rows = []
-    for row in moved.reshape(-1, moved.shape[-1]):
-        weights = (row - row.max()).exp()
-        rows.append(weights / weights.sum())
-    return torch.stack(rows).reshape(moved.shape).movedim(-1, dim).reshape(x.shape).to(x.dtype)
+    return rows_joined(x, dim, softmax_of_row)
 
 
 @exercise.wrong(
@@ -310,15 +317,7 @@ def always_dimension_zero(x, dim=-1):
     "A 0-d tensor has no shape[-1]; and no loop over slices is needed: exp and sum along `dim` do all at once."
 )
 def slice_by_slice(x, dim=-1):
-    scores = scores_of(x, dim)
-    if x.numel() == 0:
-        return x.clone()
-    moved = scores.movedim(dim, -1)
-    rows = []
-    for row in moved.reshape(-1, moved.shape[-1]):
-        weights = (row - row.max()).exp()
-        rows.append(weights / weights.sum())
-    return torch.stack(rows).reshape(moved.shape).movedim(-1, dim).to(x.dtype)
+    return rows_joined(x, dim, softmax_of_row, single=False)
 
 
 @exercise.right("through the logarithm of the sum")

@@ -341,21 +341,26 @@ def one_epoch_short(X, y, num_classes, *, lr, num_epochs, batch_size, generator)
     return fit(X, y, num_classes, lr, num_epochs - 1, batch_size, generator)
 
 
-@exercise.wrong(
-    "W = W - lr * W.grad under no_grad makes a tensor that does not require grad: the next backward() fails. "
-    "Update in place: W -= lr * W.grad.",
-    caught_by="runs",
-)
-def new_tensor_without_grad(X, y, num_classes, *, lr, num_epochs, batch_size, generator):
+def new_tensors(X, y, num_classes, lr, num_epochs, batch_size, generator, grad_mode):
+    """Train with steps that make new tensors, in a mode of autograd, instead of changing the leaves."""
     check(X, y, num_classes)
     W = (0.01 * torch.randn(X.shape[1], num_classes, generator=generator)).requires_grad_()
     b = torch.zeros(num_classes, requires_grad=True)
     for _ in range(num_epochs):
         for batch in shuffled(len(X), batch_size, generator):
             cross_entropy(X[batch] @ W + b, y[batch]).backward()
-            with torch.no_grad():
+            with grad_mode():
                 W, b = W - lr * W.grad, b - lr * b.grad
     return W.detach(), b.detach()
+
+
+@exercise.wrong(
+    "W = W - lr * W.grad under no_grad makes a tensor that does not require grad: the next backward() fails. "
+    "Update in place: W -= lr * W.grad.",
+    caught_by="runs",
+)
+def new_tensor_without_grad(X, y, num_classes, *, lr, num_epochs, batch_size, generator):
+    return new_tensors(X, y, num_classes, lr, num_epochs, batch_size, generator, torch.no_grad)
 
 
 @exercise.wrong("W starts as 0.01 * randn: without the factor the first predictions are wildly sure of themselves.")
@@ -482,15 +487,7 @@ def permutations_from_the_global_generator(X, y, num_classes, *, lr, num_epochs,
     caught_by="runs",
 )
 def new_tensor_with_history(X, y, num_classes, *, lr, num_epochs, batch_size, generator):
-    check(X, y, num_classes)
-    W = (0.01 * torch.randn(X.shape[1], num_classes, generator=generator)).requires_grad_()
-    b = torch.zeros(num_classes, requires_grad=True)
-    for _ in range(num_epochs):
-        for batch in shuffled(len(X), batch_size, generator):
-            cross_entropy(X[batch] @ W + b, y[batch]).backward()
-            W = W - lr * W.grad
-            b = b - lr * b.grad
-    return W.detach(), b.detach()
+    return new_tensors(X, y, num_classes, lr, num_epochs, batch_size, generator, torch.enable_grad)
 
 
 @exercise.wrong("Both gradients belong to one forward pass: take them before W or b is changed.")
